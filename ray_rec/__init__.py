@@ -1,0 +1,1 @@
+"""A streaming recommender on Ray that learns from every click."""
