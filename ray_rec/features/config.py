@@ -1,0 +1,88 @@
+"""What the features are made with: lengths, horizons, event types.
+
+One configuration serves live, offline and backtest; a snapshot remembers the one it was made with.
+"""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from ray_rec.errors import ConfigError
+
+MINUTE_MS = 60_000
+DAY_MS = 86_400_000
+OTHER = "other"
+TOKEN_TYPES = ("view", "click", "like", "cart", "purchase", "rating")
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """Configuration of `FeatureState`; times are event times.
+
+    `event_types` gives each type its code (its place); a type not listed becomes "other".
+    `target_types` are learned as recall targets, kept as history tokens and counted as popularity;
+    other types (returns, for one) are neither, but may still be outcomes of an exposure.
+    `outcome_types` gives each outcome its label bit (its place).
+    """
+
+    history_length: int = 50
+    attribution_ms: int = 30 * MINUTE_MS
+    lateness_ms: int = MINUTE_MS
+    dedup_ms: int = 7 * DAY_MS
+    half_lives_days: tuple[float, ...] = (1.0, 7.0, 28.0)
+    event_types: tuple[str, ...] = (*TOKEN_TYPES, "return", OTHER)
+    target_types: tuple[str, ...] = TOKEN_TYPES
+    outcome_types: tuple[str, ...] = ("click", "cart", "purchase")
+    held_out_share: float = 0.01
+    max_users: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        """Check every key; raise ConfigError naming the first that is wrong."""
+        for key in ("half_lives_days", "event_types", "target_types", "outcome_types"):
+            object.__setattr__(self, key, tuple(getattr(self, key)))  # TOML gives lists
+        self._check_numbers()
+        self._check_types()
+
+    def _check_numbers(self) -> None:
+        for key, least, most in (
+            ("history_length", 2, 10_000),
+            ("attribution_ms", 1, 10**12),
+            ("lateness_ms", 0, 10**12),
+            ("dedup_ms", 0, 10**12),
+            ("max_users", 1, 2**31 - 1),
+        ):
+            _expect(
+                least <= getattr(self, key) <= most, key, self, f"a whole number {least}..{most}"
+            )
+        _expect(0 <= self.held_out_share <= 0.5, "held_out_share", self, "a share from 0 to 0.5")
+        positive = bool(self.half_lives_days) and min(self.half_lives_days) >= 0.001
+        _expect(positive, "half_lives_days", self, "one or more days, each at least 0.001")
+
+    def _check_types(self) -> None:
+        known = set(self.event_types)
+        unique = len(known) == len(self.event_types) <= 127
+        _expect(unique and OTHER in known, "event_types", self, f"distinct names with {OTHER!r}")
+        for key, most in (("target_types", 127), ("outcome_types", 31)):
+            names = getattr(self, key)
+            fits = 0 < len(names) == len(set(names)) <= most and set(names) <= known
+            _expect(fits, key, self, f"1..{most} distinct names out of event_types")
+
+    @property
+    def num_outcomes(self) -> int:
+        """Outcome types, thus label bits, O."""
+        return len(self.outcome_types)
+
+    @cached_property
+    def type_codes(self) -> dict[str, int]:
+        """Event type -> code, as stored in tokens."""
+        return {name: code for code, name in enumerate(self.event_types)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plain values, as stored beside snapshots and versions."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+def _expect(holds: bool, key: str, config: FeatureConfig, expected: str) -> None:
+    if not holds:
+        seen = getattr(config, key)
+        raise ConfigError(f"features.{key} is {seen!r}; expected {expected}: change this key")
