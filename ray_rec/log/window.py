@@ -1,0 +1,67 @@
+"""A window: the only unit of work. Which offsets of which topics, and how they are to be learned.
+
+Live streams, offline runs and backtests differ only in the windows that they take.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from ray_rec.errors import StateError
+from ray_rec.log.base import Offsets, Ranges
+
+
+@dataclass(frozen=True)
+class Window:
+    """Plan `number`: topic to partition to [start, end), and what else a repetition must know."""
+
+    number: int
+    ranges: Ranges
+    idle: tuple[tuple[str, int], ...] = ()
+    """(topic, partition) pairs that the watermark does not wait for."""
+    advance_to_ms: int | None = None
+    """Push the watermark at least to here: closes what an ended stream left open."""
+    replay: tuple[int, ...] = ()
+    """Numbers of older windows learned beside this one."""
+    rate_scale: float = 1.0
+    """Factor on the learning rate."""
+    set_aside: bool = False
+    """State advances, weights do not."""
+
+    @property
+    def num_records(self) -> int:
+        """Number of offsets covered; compaction may have left fewer records."""
+        return sum(end - start for spans in self.ranges.values() for start, end in spans.values())
+
+    def ends(self) -> dict[str, Offsets]:
+        """Return the offsets from which the next window goes on, for the partitions named here."""
+        return {t: {p: end for p, (_, end) in spans.items()} for t, spans in self.ranges.items()}
+
+    def to_json(self) -> str:
+        """Encode as one line of JSON, the same for equal windows."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Decode; raise StateError for anything that is no window.
+
+        >>> Window.from_json(Window(3, {"events": {0: (5, 9)}}, idle=(("events", 1),)).to_json())
+        Window(number=3, ranges={'events': {0: (5, 9)}}, idle=(('events', 1),), \
+advance_to_ms=None, replay=(), rate_scale=1.0, set_aside=False)
+        """
+        try:
+            plain: dict[str, Any] = json.loads(text)
+            plain["ranges"] = _ranges(plain["ranges"])
+            plain["idle"] = tuple((str(t), int(p)) for t, p in plain.get("idle", ()))
+            plain["replay"] = tuple(int(k) for k in plain.get("replay", ()))
+            return cls(**plain)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise StateError(f"not a window: {text[:200]!r} ({error})") from error
+
+
+def _ranges(plain: Mapping[str, Mapping[str, list[int]]]) -> Ranges:
+    return {
+        topic: {int(p): (int(start), int(end)) for p, (start, end) in sorted(spans.items())}
+        for topic, spans in plain.items()
+    }
