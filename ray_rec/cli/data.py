@@ -1,0 +1,57 @@
+"""`ray-rec data`: bring records to the log."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ray_rec.cli.options import AsJson, ConfigFile, Overrides, settings, show
+
+app = typer.Typer(help="Load a known data set, or import your own tables.", no_args_is_help=True)
+load_app = typer.Typer(help="Load a data set that a package carries.", no_args_is_help=True)
+app.add_typer(load_app, name="load")
+
+Partitions = Annotated[
+    int, typer.Option(min=1, help="Partitions of topics that do not exist yet.", show_default=True)
+]
+
+
+@load_app.command("complete-journey")
+def complete_journey(
+    first_week: Annotated[int, typer.Option(min=1, max=53)] = 46,
+    last_week: Annotated[int, typer.Option(min=1, max=53)] = 53,
+    partitions: Partitions = 2,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Append weeks of Complete Journey to the log: what 2,469 households bought and were shown."""
+    from ray_rec.datasets.complete_journey import load
+    from ray_rec.log.base import create_standard_topics, open_log
+
+    with open_log(settings(config, overrides).log) as log:
+        create_standard_topics(log, partitions)
+        show(load(log, weeks=(first_week, last_week)), as_json)
+
+
+@app.command("import")
+def import_tables(
+    events: Annotated[
+        Path, typer.Argument(help="Parquet, CSV or JSON lines with the columns of events.")
+    ],
+    items: Annotated[
+        Path | None,
+        typer.Argument(help="The same for items; without it items are known by id only."),
+    ] = None,
+    partitions: Partitions = 2,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Append tables of yours to the log; what is no valid record goes to dead-letter, counted."""
+    from ray_rec.datasets.tables import import_tables as append
+    from ray_rec.log.base import create_standard_topics, open_log
+
+    with open_log(settings(config, overrides).log) as log:
+        create_standard_topics(log, partitions)
+        show(append(log, events, items), as_json)

@@ -1,0 +1,90 @@
+"""The commands that learn, serve and measure."""
+
+import importlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ray_rec.cli.options import AsJson, ConfigFile, Overrides, settings, show
+
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands in the order in which a newcomer meets them."""
+    for command in (demo, train, stream, serve, backtest, replay, status):
+        app.command()(command)
+
+
+def demo(
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Run the whole loop on real data, until Ctrl-C; started again, it goes on where it was."""
+    _call("serve.demo:run", settings(config, overrides), host=host, port=port)
+
+
+def train(config: ConfigFile = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Learn from what the log holds now, continuing where the last run stopped, and end there."""
+    from ray_rec.training.finetune import run_finetune
+    from ray_rec.training.interrupt import stop_on_signals
+
+    with stop_on_signals() as stop:
+        report = run_finetune(settings(config, overrides), stop=stop)
+    show(report, as_json)
+    if stop.is_set():
+        raise typer.Exit(130)
+
+
+def stream(config: ConfigFile = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Learn from the log window after window until Ctrl-C, publishing versions as it goes."""
+    from ray_rec.training.interrupt import stop_on_signals
+    from ray_rec.training.stream import run_stream
+
+    with stop_on_signals() as stop:
+        show(run_stream(settings(config, overrides), stop=stop), as_json)
+
+
+def serve(
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Answer recommendation requests with the version in service, until Ctrl-C."""
+    _call("serve.launch:start", settings(config, overrides), host=host, port=port)
+
+
+def backtest(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the JSON and the HTML report.")
+    ] = Path("var/backtest"),
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay a stretch of the log: test, then train, beside the baselines."""
+    from ray_rec.evaluation.backtest import run_backtest
+
+    show(run_backtest(settings(config, overrides), output), as_json)
+
+
+def replay() -> None:
+    """Copy a stretch of a log or an archive to a log, at a chosen speed."""
+
+
+def status(config: ConfigFile = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Show how far the log, the trainer and the registry are, and whether they fit together."""
+    from ray_rec.training.status import status as read_status
+
+    show(read_status(settings(config, overrides)), as_json)
+
+
+def _call(target: str, *args: Any, **kwargs: Any) -> Any:
+    """Call `module:function` of the applications, which the library does not import."""
+    module, _, function = target.partition(":")
+    return getattr(importlib.import_module(module), function)(*args, **kwargs)

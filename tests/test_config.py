@@ -1,0 +1,130 @@
+"""Configuration: sources and their order, strictness, and messages that say what to do."""
+
+import dataclasses
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ray_rec.config import RunConfig, build, load_config
+from ray_rec.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    size: int = 1
+    rate: float = 0.5
+    days: tuple[float, ...] = (1.0,)
+    name: str = ""
+    limit: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    inner: Inner = Inner()
+    flag: bool = False
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "run.toml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_need_no_file_and_survive_a_round_trip() -> None:
+    config = load_config(environ={})
+    assert config == RunConfig()
+    assert build(RunConfig, msgspec.json.decode(msgspec.json.encode(config.to_dict()))) == config
+
+
+def test_later_sources_win(tmp_path: Path) -> None:
+    path = write(tmp_path, 'log = "sqlite:///file.db"\n[features]\nhistory_length = 20\n')
+    config = load_config(path, environ={})
+    assert config.log == "sqlite:///file.db"
+    assert config.features.history_length == 20
+
+    environ = {"RAY_REC_LOG": "sqlite:///env.db", "RAY_REC_REGISTRY": "somewhere"}
+    config = load_config(path, ["features.history_length=30"], environ)
+    assert config.log == "sqlite:///env.db"
+    assert config.registry == "somewhere"
+    assert config.features.history_length == 30
+    assert load_config(path, ["log=sqlite:///set.db"], environ).log == "sqlite:///set.db"
+
+
+def test_the_environment_names_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "[features]\nhistory_length = 20\n")
+    assert load_config(environ={"RAY_REC_CONFIG": str(path)}).features.history_length == 20
+
+
+def test_values_of_every_kind_are_built() -> None:
+    tree = {"inner": {"size": 2, "rate": 1, "days": [1, 7.5], "limit": None}, "flag": True}
+    assert build(Outer, tree) == Outer(Inner(2, 1.0, (1.0, 7.5), "", None), flag=True)
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"inner": {"size": "2"}}, "inner.size: expected int, got str"),
+        ({"inner": {"size": 2.5}}, "inner.size: expected int, got float"),
+        ({"inner": {"size": True}}, "inner.size: expected int, got bool"),
+        ({"inner": {"days": [1, "x"]}}, "inner.days[1]: expected float, got str"),
+        ({"inner": 3}, "inner: expected object, got int"),
+        ({"flag": 1}, "flag: expected bool, got int"),
+        ({"inner": {"sise": 2}}, "unknown key 'inner.sise'; did you mean 'inner.size'?"),
+        ({"zzz": 2}, "unknown key 'zzz'; there is: inner, flag"),
+    ],
+)
+def test_wrong_trees_are_named(tree: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        build(Outer, tree)
+    assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("features.history_lenght=3", "did you mean 'features.history_length'"),
+        ("history_length=3", "did you mean 'features.history_length'"),
+        ("featurs.history_length=3", "did you mean 'features'"),
+        ("features.history_length.x=3", "features.history_length is a value, not a section"),
+        ("features.history_length=many", "features.history_length: expected int, got str"),
+        ("features.history_length=-1", "history_length"),
+        ("features=3", "features: expected object, got int"),
+        ("nonsense", "write section.key=value"),
+        ("=3", "write section.key=value"),
+    ],
+)
+def test_wrong_overrides_are_named(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace(".", r"\.")):
+        load_config(overrides=[override], environ={})
+
+
+def test_an_override_into_a_value_of_the_file_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path, "features = 3\n")
+    with pytest.raises(ConfigError, match=r"'features' in .* is a value, not a section"):
+        load_config(path, ["features.history_length=3"], environ={})
+
+
+def test_text_needs_no_quotes_but_may_have_them() -> None:
+    assert load_config(overrides=["registry=5"], environ={}).registry == "5"
+    assert load_config(overrides=['registry="a b"'], environ={}).registry == "a b"
+    assert load_config(overrides=["log=kafka://h:1,h:2"], environ={}).log == "kafka://h:1,h:2"
+
+
+def test_files_that_are_none_or_no_toml(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"missing\.toml: No such file"):
+        load_config(tmp_path / "missing.toml", environ={})
+    with pytest.raises(ConfigError, match=r"is not TOML"):
+        load_config(write(tmp_path, "= 3"), environ={})
+    with pytest.raises(ConfigError, match=r"unknown key 'model\.dims'; did you mean 'model\.dim'"):
+        load_config(write(tmp_path, "[model]\ndims = 3\n"), environ={})
+
+
+def test_every_owner_checks_its_values_with_the_key_in_the_message() -> None:
+    for section in dataclasses.fields(RunConfig):
+        if not dataclasses.is_dataclass(section.type):
+            continue
+        for key in dataclasses.fields(section.type):
+            if key.type in {int, float}:
+                with pytest.raises(ConfigError, match=key.name):
+                    load_config(overrides=[f"{section.name}.{key.name}=-1000000"], environ={})
