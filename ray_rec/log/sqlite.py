@@ -19,8 +19,6 @@ from ray_rec.log import sqlite_file as file
 from ray_rec.log.base import URL_EXAMPLES, Offsets, check_positions, check_ranges, check_records
 from ray_rec.log.partition import by_partition
 
-_BATCH_BYTES = 32 << 20
-
 _Partitions = dict[int, tuple[int, int, int]]
 """Partition to its row, next offset and largest time."""
 
@@ -126,14 +124,13 @@ class SqliteLog:
         latest = {partition: end for partition, (_, end, _) in partitions.items()}
         wanted = check_ranges(topic, ranges, dict.fromkeys(partitions, 0), latest)
         for partition, (start, end) in wanted.items():
-            row = partitions[partition][0]
+            place = (partition, partitions[partition][0])
             # One query a batch: an open cursor would keep the write-ahead file from shrinking.
             while start < end:
                 with self._read() as db:
-                    rows = file.fetch(db, row, (start, end), batch_records, _BATCH_BYTES)
-                if not rows:
+                    table = file.fetch(db, place, (start, end), batch_records)
+                if not table.num_rows:
                     break
-                table = file.to_table(partition, row, rows)
                 start = int(table["offset"][-1].as_py() or 0) + 1
                 yield table
 

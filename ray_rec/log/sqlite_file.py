@@ -20,6 +20,8 @@ TIMES_EVERY = 1024
 _FORMAT = 1
 _APPLICATION = 0x72726C67  # "rrlg" tells our files from other databases
 _BUSY_TIMEOUT_S = 60.0
+_FETCH_RECORDS = 1024
+_BATCH_BYTES = 32 << 20
 
 _TABLES = f"""
 CREATE TABLE topics (name TEXT PRIMARY KEY, compacted INTEGER NOT NULL);
@@ -45,6 +47,7 @@ def connect(path: Path, create: bool) -> sqlite3.Connection:
         if create:
             _create(db)
         db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA mmap_size = {1 << 40}")
         marks = _marks(db)
     except (sqlite3.Error, OSError) as error:
         raise LogUnavailable(f"sqlite:///{path} cannot be opened: {error}") from error
@@ -138,30 +141,34 @@ def compact(db: sqlite3.Connection, row: int, end: int) -> int:
 
 
 def fetch(
-    db: sqlite3.Connection, row: int, span: tuple[int, int], num_records: int, num_bytes: int
-) -> list[tuple[Any, ...]]:
-    """Return (id, ts, key, value) of a span of offsets, at most about this much."""
-    base = row << SHIFT
+    db: sqlite3.Connection, place: tuple[int, int], span: tuple[int, int], num_records: int
+) -> pa.Table:
+    """Return the first records of a span of offsets, at most `num_records` or some 32 MB.
+
+    `place` is (partition, its row). Small fetches, whose Arrow size is known at once, bound the
+    memory that large values take.
+    """
+    base = place[1] << SHIFT
     cursor = db.execute(
         "SELECT id, ts, key, value FROM records WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
         (base + span[0], base + span[1], num_records),
     )
-    rows: list[tuple[Any, ...]] = []
-    while num_bytes > 0 and (some := cursor.fetchmany(512)):
-        rows += some
-        num_bytes -= sum(len(value) for *_, value in some if value is not None)
+    batches: list[pa.RecordBatch] = []
+    num_bytes = 0
+    while num_bytes < _BATCH_BYTES and (rows := cursor.fetchmany(_FETCH_RECORDS)):
+        batches.append(_to_batch(place, rows))
+        num_bytes += batches[-1].nbytes
     cursor.close()
-    return rows
+    return pa.Table.from_batches(batches, LOG_SCHEMA).combine_chunks()
 
 
-def to_table(partition: int, row: int, rows: list[tuple[Any, ...]]) -> pa.Table:
-    """Build a table of LOG_SCHEMA from fetched rows."""
+def _to_batch(place: tuple[int, int], rows: list[tuple[Any, ...]]) -> pa.RecordBatch:
     ids, times, keys, values = zip(*rows, strict=True)
     columns: list[Any] = [
-        pa.array(np.full(len(rows), partition, np.int32)),
-        pa.array(np.array(ids, np.int64) - (row << SHIFT)),
+        pa.array(np.full(len(rows), place[0], np.int32)),
+        pa.array(np.array(ids, np.int64) - (place[1] << SHIFT)),
         pa.array(times, pa.int64()),
         pa.array(keys, pa.binary()),
         pa.array(values, pa.binary()),
     ]
-    return pa.Table.from_arrays(columns, schema=LOG_SCHEMA)
+    return pa.RecordBatch.from_arrays(columns, schema=LOG_SCHEMA)
