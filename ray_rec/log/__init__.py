@@ -10,7 +10,7 @@ from ray_rec.log.base import (
     create_standard_topics,
     open_log,
 )
-from ray_rec.log.cutting import cut
+from ray_rec.log.cut import cut
 from ray_rec.log.window import Window
 
 __all__ = [
