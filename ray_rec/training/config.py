@@ -1,0 +1,49 @@
+"""What a run of the trainer may be told: size of a window, workers, when to keep and publish."""
+
+from dataclasses import dataclass
+
+from ray_rec.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of the streaming trainer; durations in seconds unless the name says otherwise."""
+
+    window_records: int = 20_000
+    """Records of all topics together that one window takes at most."""
+    poll_ms: int = 20
+    """How long the planner waits before it looks for new records again."""
+    idle_after_s: float = 5.0
+    """Partitions without a new record for so long do not hold the watermark back."""
+    num_workers: int = 1
+    use_gpu: bool = False
+    cpus_per_worker: float = 0.5
+    cpus_per_read: float = 0.25
+    torch_threads: int = 1
+    checkpoint_interval_s: float = 30.0
+    publish_interval_s: float = 1.0
+    gate_queries: int = 64
+    """Held-out queries, the newest, that compare a candidate with the version in service."""
+    gate_margin: float = 0.05
+    """Share by which the candidate's loss may exceed that of the version in service."""
+    keep_versions: int = 10
+    keep_checkpoints: int = 2
+    max_failures: int = 10
+    """Worker group failures that one run recovers from before it gives up."""
+
+    def __post_init__(self) -> None:
+        """Reject values that could not work, naming the key."""
+        for key in ("window_records", "poll_ms", "num_workers", "torch_threads", "gate_queries"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"training.{key} is {getattr(self, key)}; it must be at least 1")
+        if self.keep_versions < 2 or self.keep_checkpoints < 1:
+            raise ConfigError(
+                "training.keep_versions must be at least 2 (one to roll back to) "
+                "and training.keep_checkpoints at least 1"
+            )
+        if self.cpus_per_worker <= 0 or self.cpus_per_read <= 0:
+            raise ConfigError("training.cpus_per_worker and training.cpus_per_read must be above 0")
+        if self.gate_margin < 0 or self.checkpoint_interval_s < 0 or self.publish_interval_s < 0:
+            raise ConfigError(
+                "training.gate_margin and the training intervals must not be negative"
+            )

@@ -1,0 +1,80 @@
+"""Windows as a Ray Data source: one Dataset for the life of the stream, one window an iteration."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.actor import ActorHandle
+from ray.data import DataIterator, Dataset, Datasource, ReadTask
+from ray.data.block import Block, BlockMetadata
+from ray.train import DataConfig
+
+from ray_rec.log.source import read_decoded
+from ray_rec.log.window import Window
+
+
+def _read_window(window: Window, owner: ActorHandle, log_url: str) -> pa.Table:
+    """Read and decode `window`, hand it to the state's owner, return its examples."""
+    decoded = {t: read_decoded(log_url, t, ranges) for t, ranges in window.ranges.items()}
+    tables = {topic: part.table for topic, part in decoded.items()}
+    dead = [part.dead for part in decoded.values()]
+    return ray.get(owner.apply.remote(window, tables, dead))
+
+
+class WindowSource(Datasource):
+    """Reads whatever window the planner told last, so the same Dataset serves every window.
+
+    Args:
+        planner: actor with `current() -> Window | None`, the window told last.
+        owner: actor with `apply(window, tables, dead) -> pa.Table`.
+        log_url: the log to read.
+    """
+
+    def __init__(self, planner: ActorHandle, owner: ActorHandle, log_url: str) -> None:
+        self._planner, self._owner, self._log_url = planner, owner, log_url
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Unknown before the window is read."""
+        return None
+
+    def get_read_tasks(
+        self,
+        parallelism: int,
+        per_task_row_limit: int | None = None,
+        data_context: Any = None,
+    ) -> list[ReadTask]:
+        """One task for the window that the planner told last, and none before the first.
+
+        The window is bound here, when an epoch starts: a retried task reads the same one.
+        """
+        window: Window | None = ray.get(self._planner.current.remote())
+        if window is None:
+            return []
+        owner, log_url = self._owner, self._log_url
+
+        def read() -> Iterable[Block]:
+            return [_read_window(window, owner, log_url)]
+
+        return [ReadTask(read, BlockMetadata(None, None, None, None))]
+
+
+def window_dataset(source: WindowSource, num_workers: int, num_cpus: float) -> Dataset:
+    """Return the Dataset whose every iteration is one window, cut for `num_workers` to share."""
+    return ray.data.read_datasource(source, num_cpus=num_cpus, override_num_blocks=num_workers)
+
+
+class EveryRow(DataConfig):
+    """Splits without dropping rows; Ray Train's own split makes shards equal by dropping some."""
+
+    def configure(
+        self, datasets: dict[str, Dataset], world_size: int, *_: Any, **__: Any
+    ) -> list[dict[str, DataIterator]]:
+        """Return one iterator a worker and dataset."""
+        shards: list[dict[str, DataIterator]] = [{} for _ in range(world_size)]
+        for name, dataset in datasets.items():
+            for shard, part in zip(
+                shards, dataset.streaming_split(world_size, equal=False), strict=True
+            ):
+                shard[name] = part
+        return shards

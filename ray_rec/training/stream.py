@@ -1,0 +1,160 @@
+"""The stream: one long-lived Ray Train worker group, fed window after window from the log."""
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from ray_rec.config import RunConfig
+from ray_rec.log.base import Offsets, create_standard_topics, open_log
+from ray_rec.registry import Registry
+from ray_rec.training.actors import start_actors
+from ray_rec.training.planner import LEARNED_TOPICS
+
+OnMetrics = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class StreamReport:
+    """What a run did: windows and records learned by it, and the version in service at its end."""
+
+    windows: int
+    records: int
+    version: int | None
+    metrics: dict[str, Any]
+
+
+def run_stream(
+    config: RunConfig,
+    *,
+    bounded: bool = False,
+    stop: threading.Event | None = None,
+    on_metrics: OnMetrics | None = None,
+) -> StreamReport:
+    """Learn from the log, continuing where the last run with this `state_dir` stopped.
+
+    Args:
+        config: the run's configuration.
+        bounded: end at the offsets that the log has now, instead of following it.
+        stop: set it to end the run; the window at hand is finished and kept.
+        on_metrics: called with each window's metrics, in order.
+
+    Raises:
+        LogError: the log does not answer or its topics do not fit together.
+        ray.train.TrainingFailedError: the workers failed more often than `training.max_failures`.
+    """
+    stop = stop or threading.Event()
+    with open_log(config.log) as log:
+        create_standard_topics(log)
+        end = {topic: log.latest(topic) for topic in LEARNED_TOPICS} if bounded else None
+    connect()
+    planner, owner = start_actors(config, end)
+    tally = _Tally(on_metrics)
+    try:
+        _fit(config, planner, owner, stop, tally)
+    finally:
+        tally.take(ray.get(planner.drain_metrics.remote()))
+        for actor in (planner, owner):
+            ray.kill(actor)
+    current = Registry(config.registry, create=True).current()
+    return StreamReport(
+        tally.windows, tally.records, current.version if current else None, tally.last
+    )
+
+
+def connect(num_cpus: int | None = None) -> None:
+    """Join the cluster of RAY_ADDRESS (set in a Ray job), or start one of this process's own."""
+    # Read when a run starts; the default of 2 s would cost every window that long.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    if not ray.is_initialized():
+        ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False)
+
+
+class _Tally:
+    """Counts windows as their metrics arrive."""
+
+    def __init__(self, on_metrics: OnMetrics | None) -> None:
+        self.windows, self.records, self.last = 0, 0, dict[str, Any]()
+        self._on_metrics = on_metrics
+
+    def take(self, metrics: list[dict[str, Any]]) -> None:
+        for window in metrics:
+            self.windows += 1
+            self.records += window["records"]
+            self.last = window
+            if self._on_metrics is not None:
+                self._on_metrics(window)
+
+
+def _fit(
+    config: RunConfig,
+    planner: Any,
+    owner: Any,
+    stop: threading.Event,
+    tally: _Tally,
+) -> None:
+    """Run the trainer in a thread of its own, so that this one can hear `stop`."""
+    failure: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            _trainer(config, planner, owner).fit()
+        except BaseException as error:  # handed to the caller's thread
+            failure.append(error)
+
+    thread = threading.Thread(target=fit, name="ray-train")
+    thread.start()
+    told = False
+    while thread.is_alive():
+        thread.join(timeout=0.1)
+        tally.take(ray.get(planner.drain_metrics.remote()))
+        if stop.is_set() and not told:
+            ray.get(planner.stop.remote())
+            told = True
+    if failure:
+        raise failure[0]
+
+
+def _trainer(config: RunConfig, planner: Any, owner: Any) -> Any:
+    from ray.train import CheckpointConfig, FailureConfig, ScalingConfig
+    from ray.train import RunConfig as TrainRun
+    from ray.train.torch import TorchTrainer
+
+    from ray_rec.training.source import EveryRow, WindowSource, window_dataset
+    from ray_rec.training.worker import WorkerSetup, train_loop
+
+    training = config.training
+    source = WindowSource(planner, owner, config.log)
+    windows = window_dataset(source, training.num_workers, training.cpus_per_read)
+    return TorchTrainer(
+        train_loop,
+        train_loop_config={"setup": WorkerSetup(config, planner, owner)},
+        scaling_config=ScalingConfig(
+            num_workers=training.num_workers,
+            use_gpu=training.use_gpu,
+            resources_per_worker={"CPU": training.cpus_per_worker},
+        ),
+        datasets={"windows": windows},
+        dataset_config=EveryRow(),
+        run_config=TrainRun(
+            name="stream",
+            storage_path=_storage(f"{config.state_dir}/train"),
+            failure_config=FailureConfig(max_failures=training.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=training.keep_checkpoints),
+        ),
+    )
+
+
+def _storage(url: str) -> str:
+    """Ray Train takes URIs and absolute paths."""
+    return url if "://" in url else str(Path(url).resolve())
+
+
+def latest_offsets(config: RunConfig) -> dict[str, Offsets]:
+    """Return the next offset to be written of every learned topic."""
+    with open_log(config.log) as log:
+        return {topic: log.latest(topic) for topic in LEARNED_TOPICS}
