@@ -36,17 +36,24 @@ class RunConfig:
         log: URL of the event log, `sqlite:///path` or `kafka://host:port`.
         registry: URL or folder of the model registry (any fsspec URL).
         state_dir: where plans, checkpoints and cached text vectors are kept (any fsspec URL).
+        partitions: of the topics keyed by user and of items, where they are still to be created.
     """
 
     log: str = "sqlite:///var/log.db"
     registry: str = "var/registry"
     state_dir: str = "var/state"
+    partitions: int = 2
     features: FeatureConfig = field(default_factory=FeatureConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)
+
+    def __post_init__(self) -> None:
+        """Reject what could not be created."""
+        if self.partitions < 1:
+            raise ConfigError(f"partitions is {self.partitions}; it must be at least 1")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the resolved configuration as JSON types, as manifests and results keep it."""

@@ -11,16 +11,11 @@ app = typer.Typer(help="Load a known data set, or import your own tables.", no_a
 load_app = typer.Typer(help="Load a data set that a package carries.", no_args_is_help=True)
 app.add_typer(load_app, name="load")
 
-Partitions = Annotated[
-    int, typer.Option(min=1, help="Partitions of topics that do not exist yet.", show_default=True)
-]
-
 
 @load_app.command("complete-journey")
 def complete_journey(
     first_week: Annotated[int, typer.Option(min=1, max=53)] = 46,
     last_week: Annotated[int, typer.Option(min=1, max=53)] = 53,
-    partitions: Partitions = 2,
     config: ConfigFile = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -29,8 +24,9 @@ def complete_journey(
     from ray_rec.datasets.complete_journey import load
     from ray_rec.log.base import create_standard_topics, open_log
 
-    with open_log(settings(config, overrides).log) as log:
-        create_standard_topics(log, partitions)
+    run = settings(config, overrides)
+    with open_log(run.log) as log:
+        create_standard_topics(log, run.partitions)
         show(load(log, weeks=(first_week, last_week)), as_json)
 
 
@@ -43,7 +39,6 @@ def import_tables(
         Path | None,
         typer.Argument(help="The same for items; without it items are known by id only."),
     ] = None,
-    partitions: Partitions = 2,
     config: ConfigFile = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -52,6 +47,7 @@ def import_tables(
     from ray_rec.datasets.tables import import_tables as append
     from ray_rec.log.base import create_standard_topics, open_log
 
-    with open_log(settings(config, overrides).log) as log:
-        create_standard_topics(log, partitions)
+    run = settings(config, overrides)
+    with open_log(run.log) as log:
+        create_standard_topics(log, run.partitions)
         show(append(log, events, items), as_json)

@@ -1,0 +1,224 @@
+"""The command line: fast help, one line for each error, exit codes, JSON where scripts read."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from ray_rec.cli import main
+from ray_rec.cli.main import exit_code
+from ray_rec.errors import ConfigError, LogUnavailable, OffsetGap, RayRecError
+from ray_rec.registry import Draft, Gate, Registry
+from ray_rec.training.interrupt import stop_on_signals
+
+Run = Callable[..., "Outcome"]
+
+
+class Outcome:
+    """What a run of `ray-rec` left: exit code, stdout, stderr."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def ray_rec(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Run:
+    """Run `ray-rec` in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["ray-rec", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return Outcome(int(ended.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    """A registry of three versions, of which the second failed the gate."""
+    registry = Registry(str(tmp_path / "registry"), create=True)
+    for version in (1, 2, 3):
+        draft = Draft(
+            parent=version - 1 or None,
+            windows=(version - 1, version - 1),
+            offsets={"events": {0: 10 * version}},
+            config={},
+            encoder="e",
+            metrics={"loss": 1 / version},
+            gate=Gate(passed=version != 2, reason="worse" if version == 2 else ""),
+        )
+        tensors = {"w": torch.full((1,), float(version))}
+        registry.publish(version, tensors, ["a"], draft)
+    return registry
+
+
+COMMANDS = (
+    "demo",
+    "data",
+    "data load complete-journey",
+    "data import",
+    "train",
+    "stream",
+    "serve",
+    "backtest",
+    "replay",
+    "status",
+    "models",
+    "models list",
+    "models rollback",
+    "models release",
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(ray_rec: Run, command: str) -> None:
+    shown = ray_rec(*command.split(), "--help")
+    assert shown.code == 0
+    assert f"ray-rec {command}" in shown.out
+
+
+def test_help_loads_none_of_the_large_libraries() -> None:
+    check = (
+        "import sys; from ray_rec.cli.main import app; "
+        "sys.exit(', '.join({'torch', 'ray', 'pyarrow', 'pandas', 'numpy'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+# bad input: one line on stderr that says what to do, no traceback, a code that means something
+
+
+def assert_refused(outcome: Outcome, code: int, *words: str) -> None:
+    assert outcome.code == code, outcome.err
+    assert outcome.out == ""
+    assert outcome.err.startswith("ray-rec: ")
+    assert outcome.err.count("\n") == 1
+    for word in words:
+        assert word in outcome.err
+
+
+def test_a_wrong_log_url(ray_rec: Run) -> None:
+    refused = ray_rec("data", "load", "complete-journey", "--set", "log=mysql://x")
+    assert_refused(refused, 2, "'mysql://x'", "sqlite:///", "kafka://")
+
+
+def test_a_missing_broker(ray_rec: Run, tmp_path: Path) -> None:
+    events = tmp_path / "events.jsonl"
+    events.write_text("")
+    refused = ray_rec(
+        "data", "import", str(events), "--set", f"log=kafka://127.0.0.1:{free_port()}"
+    )
+    assert_refused(refused, 3, "127.0.0.1")
+
+
+def test_an_unknown_configuration_key(ray_rec: Run, tmp_path: Path) -> None:
+    assert_refused(ray_rec("stream", "--set", "model.dims=3"), 2, "did you mean 'model.dim'?")
+    path = tmp_path / "run.toml"
+    path.write_text("[trainning]\n")
+    assert_refused(ray_rec("stream", "-c", str(path)), 2, "did you mean 'training'?")
+    assert_refused(ray_rec("stream", "-c", "none.toml"), 2, "cannot read", "none.toml")
+
+
+@pytest.mark.parametrize("command", [["models", "list"], ["models", "rollback"], ["status"]])
+def test_a_registry_that_is_not_one(ray_rec: Run, tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "todo.txt").write_text("x")
+    assert_refused(ray_rec(*command, "--set", "registry=notes"), 1, "notes is not a registry")
+    assert_refused(ray_rec(*command, "--set", "registry=none"), 1, "no registry at none")
+
+
+def test_a_port_in_use(ray_rec: Run, registry: Registry) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        refused = ray_rec("serve", "--port", port, "--set", f"registry={registry.url}")
+        assert_refused(refused, 2, f"127.0.0.1:{port}", "--port")
+        assert_refused(ray_rec("demo", "--port", port), 2, f"127.0.0.1:{port}", "--port")
+
+
+def test_wrong_usage(ray_rec: Run) -> None:
+    for arguments in (["nonsense"], ["serve", "--port", "http"], ["data", "import"]):
+        wrong = ray_rec(*arguments)
+        assert wrong.code == 2
+        assert "Traceback" not in wrong.err
+
+
+def test_tables_that_do_not_exist(ray_rec: Run) -> None:
+    assert_refused(ray_rec("data", "import", "none.parquet"), 1, "none.parquet")
+
+
+def test_errors_and_their_codes() -> None:
+    codes = {RayRecError: 1, OffsetGap: 1, ConfigError: 2, LogUnavailable: 3}
+    for kind, code in codes.items():
+        assert exit_code(kind("x")) == code
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+# models
+
+
+def test_models_are_listed_rolled_back_and_released(ray_rec: Run, registry: Registry) -> None:
+    option = ("--set", f"registry={registry.url}")
+    listed = ray_rec("models", "list", *option)
+    assert listed.code == 0
+    lines = listed.out.splitlines()
+    assert [line[0] for line in lines[:3]] == [" ", " ", "*"]
+    assert "gate failed (worse)" in lines[1]
+    assert lines[3] == "3 versions, 3 in service"
+
+    rolled = ray_rec("models", "rollback", "--json", *option)
+    assert json.loads(rolled.out) == {"version": 1, "held": True}
+    assert ray_rec("models", "list", *option).out.splitlines()[3] == (
+        "3 versions, 1 in service, held by a rollback until `ray-rec models release`"
+    )
+    assert_refused(ray_rec("models", "rollback", "--to", "9", *option), 1, "no version 9")
+    assert_refused(ray_rec("models", "rollback", "--to", "2", *option), 1, "did not pass the gate")
+
+    assert ray_rec("models", "release", *option).out.splitlines() == ["version: 3", "held: False"]
+
+
+def test_models_as_json(ray_rec: Run, registry: Registry) -> None:
+    shown = json.loads(ray_rec("models", "list", "--json", "--set", f"registry={registry.url}").out)
+    assert shown["current"] == {"version": 3, "held": False}
+    assert [manifest["version"] for manifest in shown["versions"]] == [1, 2, 3]
+    assert shown["versions"][2]["offsets"] == {"events": {"0": 30}}
+
+
+# signals
+
+
+def ask_twice() -> None:
+    with stop_on_signals() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.wait(5)
+        os.kill(os.getpid(), signal.SIGINT)
+        threading.Event().wait(5)
+
+
+def test_the_first_signal_asks_and_the_second_breaks_off() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        ask_twice()
+    assert signal.getsignal(signal.SIGINT) is before
