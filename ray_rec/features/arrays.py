@@ -60,7 +60,7 @@ def ragged_ranges(starts: AnyArray, lengths: AnyArray) -> Int64:
 
 
 def segment_search(
-    values: AnyArray, low: AnyArray, high: AnyArray, wanted: AnyArray, side: str = "left"
+    values: AnyArray, low: AnyArray, high: AnyArray, wanted: AnyArray | np.int64, side: str = "left"
 ) -> Int64:
     """Return for each i where `wanted[i]` belongs in the sorted slice `values[low[i]:high[i]]`.
 
@@ -126,6 +126,11 @@ def numbers(table: pa.Table, name: str, fill: float | None = None) -> AnyArray:
 def arrow(values: AnyArray, kind: pa.DataType | None = None) -> Any:
     """Return values as an Arrow array (typed Any: the stubs know no array of a numpy type)."""
     return pa.array(values, kind)
+
+
+def table_of(columns: dict[str, Any], schema: pa.Schema | None = None) -> pa.Table:
+    """Return a table of numpy and Arrow columns."""
+    return pa.table(columns, schema=schema)
 
 
 def list_array(values: AnyArray, offsets: AnyArray) -> Column:

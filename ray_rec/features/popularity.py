@@ -1,0 +1,96 @@
+"""How often each item was taken lately, over several horizons.
+
+Counts decay exponentially. They are kept scaled to a reference time, so an event adds
+2 ** ((ts - reference) / half_life) whenever it arrives: late ones count as if in time, and nothing
+has to be touched as time passes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from ray_rec.features.arrays import AnyArray, Float32, Float64, Int64, grown, numbers, table_of
+from ray_rec.features.config import DAY_MS
+
+_MAX_EXPONENT = 256.0
+"""Rebase once a scaled count may exceed 2 ** 256; float64 would end at 2 ** 1023."""
+
+
+class Popularity:
+    """Decayed counts of N items over H half-lives."""
+
+    def __init__(self, half_lives_days: Sequence[float]) -> None:
+        self.latest_ms = 0
+        self.num_items = 0
+        self._half_lives = np.array(half_lives_days) * DAY_MS
+        self._reference_ms = 0
+        self._scaled: list[Float64] = [np.zeros(0) for _ in half_lives_days]
+        self._cached: tuple[int, Float32] | None = None
+        self._dirty: list[AnyArray] = []
+
+    def grow(self, num_items: int) -> None:
+        """Make room for the rows 0 … num_items-1, uncounted."""
+        if num_items > self.num_items:
+            self._scaled = [grown(scaled, num_items, 0.0) for scaled in self._scaled]
+            self._dirty.append(np.arange(self.num_items, num_items))
+            self.num_items = num_items
+
+    def add(self, item: AnyArray, ts: Int64) -> None:
+        """Count one event for each item row at its event time; the rows must have been grown."""
+        if not len(item):
+            return
+        self._rebase(int(ts.max()))
+        for scaled, half_life in zip(self._scaled, self._half_lives, strict=True):
+            np.add.at(scaled, item, np.exp2((ts - self._reference_ms) / half_life))
+        self._dirty.append(item)
+
+    def features(self, at_ms: int | None = None) -> Float32:
+        """Return log1p of the decayed counts at a time, float32 [N, H]; default: the latest event.
+
+        Asked again for the same time it recomputes only the items counted since, so a caller who
+        rounds its times pays little. The result is shared between calls: do not write to it.
+        """
+        at = self.latest_ms if at_ms is None else at_ms
+        if self._cached is None or self._cached[0] != at:
+            out = self._values(at, slice(0, self.num_items))
+        elif self._dirty:
+            rows = np.unique(np.concatenate(self._dirty))
+            out = np.zeros((self.num_items, len(self._scaled)), np.float32)
+            out[: len(self._cached[1])] = self._cached[1]
+            out[rows] = self._values(at, rows)
+        else:
+            return self._cached[1]
+        self._cached, self._dirty = (at, out), []
+        return out
+
+    def _values(self, at_ms: int, rows: AnyArray | slice) -> Float32:
+        factors = np.exp2((self._reference_ms - at_ms) / self._half_lives)
+        columns = [s[rows] * f for s, f in zip(self._scaled, factors, strict=True)]
+        return np.log1p(np.stack(columns, axis=1).astype(np.float32))
+
+    def _rebase(self, latest_ms: int) -> None:
+        if self.latest_ms == 0:
+            self._reference_ms = latest_ms
+        self.latest_ms = max(self.latest_ms, latest_ms)
+        shift = self.latest_ms - self._reference_ms
+        if shift > _MAX_EXPONENT * self._half_lives.min():
+            for scaled, half_life in zip(self._scaled, self._half_lives, strict=True):
+                scaled *= np.exp2(-shift / half_life)
+            self._reference_ms = self.latest_ms
+
+    def snapshot(self) -> pa.Table:
+        """Return the scaled counts, a column a half-life; the times are in the metadata."""
+        columns = {f"count_{h}": s[: self.num_items] for h, s in enumerate(self._scaled)}
+        times = {"latest_ms": str(self.latest_ms), "reference_ms": str(self._reference_ms)}
+        return table_of(columns).replace_schema_metadata(times)
+
+    @classmethod
+    def restore(cls, half_lives_days: Sequence[float], table: pa.Table) -> "Popularity":
+        """Return the counts that `snapshot` was taken of."""
+        out = cls(half_lives_days)
+        times = table.schema.metadata
+        out.latest_ms, out._reference_ms = int(times[b"latest_ms"]), int(times[b"reference_ms"])
+        out.num_items = table.num_rows
+        out._scaled = [numbers(table, f"count_{h}").copy() for h in range(len(out._scaled))]
+        return out
