@@ -33,7 +33,7 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture()
+@pytest.fixture
 def make_config(tmp_path: Path) -> Callable[..., RunConfig]:
     """Configurations that share one filled log; `name` tells registries and states apart."""
     url = f"sqlite:///{tmp_path}/log.db"

@@ -1,9 +1,11 @@
 """A small shop with a habit to learn: people come back to the kinds of thing they bought before."""
 
+import json
 import random
 
 import msgspec
 
+from ray_rec.config import RunConfig
 from ray_rec.events.schema import EVENTS, EXPOSURES, ITEMS, Record
 from ray_rec.log.base import EventLog
 
@@ -60,3 +62,14 @@ def fill_visits(log: EventLog, visits: int, first: int = 0, users: int = 40) -> 
         events.append(Record(user.encode(), msgspec.json.encode(event), ts + 5_000))
     log.append(EXPOSURES, exposures)
     log.append(EVENTS, events)
+
+
+def flags(config: RunConfig) -> list[str]:
+    """Return the `--set` options that make this configuration (JSON scalars are TOML)."""
+    options = []
+    for key, value in config.to_dict().items():
+        leaves = value.items() if isinstance(value, dict) else [("", value)]
+        for leaf, plain in leaves:
+            if plain is not None and not isinstance(plain, dict):
+                options += ["--set", f"{key}.{leaf}".rstrip(".") + f"={json.dumps(plain)}"]
+    return options

@@ -11,7 +11,7 @@ from ray_rec.training.planner import Planner
 from ray_rec.training.plans import PlanStore
 
 
-@pytest.fixture()
+@pytest.fixture
 def log(tmp_path: Path) -> EventLog:
     log = open_log(f"sqlite:///{tmp_path}/log.db")
     create_standard_topics(log, partitions=2)
@@ -27,9 +27,7 @@ def planner(log: EventLog, tmp_path: Path, records: int = 50, **kwargs: object) 
     return Planner(log, PlanStore(f"{tmp_path}/plans"), config, **kwargs)  # type: ignore[arg-type]
 
 
-def test_small_news_is_one_window_that_names_every_partition(
-    log: EventLog, tmp_path: Path
-) -> None:
+def test_small_news_is_one_window_that_names_every_partition(log: EventLog, tmp_path: Path) -> None:
     fill(log, EVENTS, 20)
     window = planner(log, tmp_path).decide(0)
     assert window is not None
@@ -104,9 +102,7 @@ def test_a_partition_without_news_becomes_idle(log: EventLog, tmp_path: Path) ->
     assert second.idle == ((EXPOSURES, 0), (EXPOSURES, 1))
 
 
-def test_a_partition_added_later_is_read_from_its_beginning(
-    log: EventLog, tmp_path: Path
-) -> None:
+def test_a_partition_added_later_is_read_from_its_beginning(log: EventLog, tmp_path: Path) -> None:
     fill(log, EVENTS, 20)
     plans = planner(log, tmp_path)
     plans.decide(0)

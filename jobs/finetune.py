@@ -1,0 +1,23 @@
+"""Fine-tune on what the log holds now, publish the result, and end.
+
+python -m jobs.finetune --config run.toml
+ray job submit --working-dir . -- python -m jobs.finetune --set log=kafka://broker:9092
+"""
+
+import sys
+
+from jobs.arguments import parse, show
+from ray_rec.training.interrupt import stop_on_signals
+from ray_rec.training.stream import run_stream
+
+
+def main() -> int:
+    """Learn every window up to the log's present end; a later run, or the stream, goes on there."""
+    config, _ = parse(__doc__)
+    with stop_on_signals() as stop:
+        show(run_stream(config, bounded=True, stop=stop))
+    return 130 if stop.is_set() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
