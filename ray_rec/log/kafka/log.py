@@ -1,0 +1,235 @@
+"""An EventLog over Kafka: kafka-python administers, appends and follows, librdkafka reads in bulk.
+
+Producing is idempotent with acks=all. Topics made here keep records for ever and at any record
+time; set `retention.ms` on the broker's side to change that.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from math import inf
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import pyarrow as pa
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka.admin import OffsetSpec
+from kafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    KafkaTimeoutError,
+    TopicAlreadyExistsError,
+)
+
+from ray_rec.errors import ConfigError, LogError, LogUnavailable, TopicMissing
+from ray_rec.events.schema import ITEMS, Record
+from ray_rec.log.base import Offsets, check_positions, check_ranges, check_records
+from ray_rec.log.kafka.address import Address
+from ray_rec.log.kafka.bulk import read_ranges
+from ray_rec.log.kafka.tail import NEW_PARTITIONS_EVERY_S, Tail
+from ray_rec.log.partition import partition_of
+
+_Answer = TypeVar("_Answer")
+
+CONNECT_TIMEOUT_MS = 10_000
+APPEND_TIMEOUT_MS = 60_000
+MAX_MESSAGE_BYTES = 16 << 20
+_READ_COMMITTED = 1
+_LONG_MAX = 2**63 - 1
+
+TOPIC_SETTINGS = {
+    # Record times may lie years back: retention by time would delete them at once.
+    "retention.ms": "-1",
+    "message.timestamp.after.max.ms": str(_LONG_MAX),
+    "max.message.bytes": str(MAX_MESSAGE_BYTES),
+}
+
+
+class KafkaLog:
+    """An EventLog on Kafka brokers; connects when first used."""
+
+    def __init__(self, url: str) -> None:
+        self._address = Address.of(url)
+        self.url = self._address.url
+        self._lock = threading.RLock()
+        self._admin: Any = None
+        self._producers: list[Any] = []
+        self._totals: dict[str, tuple[float, int]] = {}
+
+    def __repr__(self) -> str:
+        return f"KafkaLog({self.url!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the clients; the log connects again when used."""
+        with self._lock:
+            for client in (*self._producers, self._admin):
+                if client is not None:
+                    client.close()
+            self._producers, self._admin = [], None
+            self._totals.clear()
+
+    def create_topics(
+        self, topics: Mapping[str, int], compacted: Collection[str] = (ITEMS,)
+    ) -> None:
+        """Create topics with the brokers' default replication; existing ones only ever grow."""
+        for topic, total in topics.items():
+            if total < 1:
+                raise ConfigError(f"topic {topic}: {total} partitions; expected at least 1")
+        found = self.topics()
+        for topic, total in topics.items():
+            if topic in found:
+                self.add_partitions(topic, total)
+                continue
+            policy = {"cleanup.policy": "compact"} if topic in compacted else {}
+            settings = {"num_partitions": total, "configs": TOPIC_SETTINGS | policy}
+            try:
+                self._create({topic: settings})
+            except TopicAlreadyExistsError:
+                self.add_partitions(topic, total)
+
+    def _create(self, topics: Mapping[str, Mapping[str, Any]]) -> None:
+        self._ask(lambda admin: admin.create_topics(topics, wait_for_metadata=True))
+
+    def add_partitions(self, topic: str, total: int) -> None:
+        """Enlarge a topic to `total` partitions."""
+        if len(self._partitions(topic)) < total:
+            self._ask(lambda admin: admin.create_partitions({topic: total}))
+            self._ask(lambda admin: admin.wait_for_topics([topic]))
+            self._totals.pop(topic, None)
+
+    def topics(self) -> dict[str, int]:
+        """Return each topic's number of partitions, the brokers' own topics left out."""
+        found = self._ask(lambda admin: admin.describe_topics())
+        return {
+            topic["name"]: len(topic["partitions"])
+            for topic in sorted(found, key=lambda topic: str(topic["name"]))
+            if not topic["is_internal"]
+        }
+
+    def append(self, topic: str, records: Sequence[Record]) -> None:
+        """Append all records; an error means that some may be durable and others not."""
+        check_records(records)
+        if not records:
+            return
+        total = self._recent_total(topic)
+        try:
+            producer = self._open_producer(topic, total)
+            sent = [
+                producer.send(
+                    topic,
+                    value=record.value,
+                    key=record.key,
+                    partition=partition_of(record.key, total),
+                    timestamp_ms=record.ts,
+                )
+                for record in records
+            ]
+            producer.flush(APPEND_TIMEOUT_MS / 1000)
+            for future in sent:
+                future.get(0)
+        except KafkaError as error:
+            raise self._failed(error, f"not all records are in {topic}") from error
+
+    def earliest(self, topic: str) -> Offsets:
+        """Return the first offset that retention has left, by partition."""
+        return self._offsets(topic, OffsetSpec.EARLIEST)
+
+    def latest(self, topic: str) -> Offsets:
+        """Return the last stable offset: records of open transactions lie behind it."""
+        return self._offsets(topic, OffsetSpec.LATEST)
+
+    def offsets_at(self, topic: str, ts_ms: int) -> Offsets:
+        """Return the first offset whose record has ts >= ts_ms; `latest` where there is none."""
+        latest = self.latest(topic)
+        found = self._offsets(topic, max(0, ts_ms))
+        return {p: min(found[p], end) if found[p] >= 0 else end for p, end in latest.items()}
+
+    def read(
+        self,
+        topic: str,
+        ranges: Mapping[int, tuple[int, int]],
+        batch_records: int = 10_000,
+    ) -> Iterator[pa.Table]:
+        """Yield the records of [start, end), partitions mixed."""
+        wanted = check_ranges(topic, ranges, self.earliest(topic), self.latest(topic))
+        if wanted:
+            yield from read_ranges(self._address, topic, wanted, batch_records)
+
+    def follow(
+        self, offsets: Mapping[str, Offsets], stop: threading.Event, poll_s: float = 0.02
+    ) -> Iterator[tuple[str, pa.Table]]:
+        """Yield (topic, table) from these offsets on until `stop` is set."""
+        for topic, given in offsets.items():
+            check_positions(topic, given, self.latest(topic))
+        yield from Tail(self._address, offsets, self.earliest, poll_s).tables(stop)
+
+    def _offsets(self, topic: str, spec: Any) -> Offsets:
+        asked = {TopicPartition(topic, p): spec for p in self._partitions(topic)}
+        found = self._ask(lambda admin: admin.list_partition_offsets(asked, _READ_COMMITTED))
+        return {tp.partition: at.offset for tp, at in sorted(found.items())}
+
+    def _partitions(self, topic: str) -> range:
+        (found,) = self._ask(lambda admin: admin.describe_topics([topic]))
+        if not found["partitions"]:
+            known = ", ".join(self.topics()) or "none yet"
+            raise TopicMissing(f"{self.url} has no topic {topic!r}; it has {known}")
+        return range(len(found["partitions"]))
+
+    def _ask(self, question: Callable[[Any], _Answer]) -> _Answer:
+        try:
+            with self._lock:
+                if self._admin is None:
+                    self._admin = KafkaAdminClient(
+                        **self._address.python_settings(), bootstrap_timeout_ms=CONNECT_TIMEOUT_MS
+                    )
+                return question(self._admin)
+        except TopicAlreadyExistsError:
+            raise
+        except KafkaError as error:
+            raise self._failed(error, "the question was not answered") from error
+
+    def _recent_total(self, topic: str) -> int:
+        """Return the number of partitions as it was at most a second ago."""
+        now = time.monotonic()
+        with self._lock:
+            asked, total = self._totals.get(topic, (-inf, 0))
+            if now - asked > NEW_PARTITIONS_EVERY_S:
+                total = len(self._partitions(topic))
+                self._totals[topic] = (now, total)
+            return total
+
+    def _open_producer(self, topic: str, total: int) -> Any:
+        """Return a producer that knows all partitions; an older one may still be in use."""
+        with self._lock:
+            known = self._producers[-1].partitions_for(topic) if self._producers else ()
+            if len(known) < total:
+                producer = KafkaProducer(
+                    **self._address.python_settings(),
+                    bootstrap_timeout_ms=CONNECT_TIMEOUT_MS,
+                    acks="all",
+                    enable_idempotence=True,
+                    batch_size=256 << 10,
+                    max_request_size=MAX_MESSAGE_BYTES,
+                    max_block_ms=APPEND_TIMEOUT_MS,
+                    delivery_timeout_ms=APPEND_TIMEOUT_MS,
+                    allow_auto_create_topics=False,
+                )
+                self._producers.append(producer)
+            return self._producers[-1]
+
+    def _failed(self, error: KafkaError, what: str) -> LogError:
+        text = f"{self.url}: {what}: {error}"
+        if isinstance(error, KafkaConnectionError | KafkaTimeoutError):
+            return LogUnavailable(f"{text}; is a broker running there? (make kafka starts one)")
+        return LogError(text)
