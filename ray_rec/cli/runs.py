@@ -25,28 +25,29 @@ def demo(
     overrides: Overrides = None,
 ) -> None:
     """Run the whole loop on real data, until Ctrl-C; started again, it goes on where it was."""
-    _call("serve.demo:run", settings(config, overrides), host=host, port=port)
+    _call("serve.demo:run", settings(config, overrides), host, port)
 
 
 def train(config: ConfigFile = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Learn from what the log holds now, continuing where the last run stopped, and end there."""
-    from ray_rec.training.finetune import run_finetune
+    run = settings(config, overrides)
     from ray_rec.training.interrupt import stop_on_signals
+    from ray_rec.training.stream import run_stream
 
     with stop_on_signals() as stop:
-        report = run_finetune(settings(config, overrides), stop=stop)
-    show(report, as_json)
+        show(run_stream(run, bounded=True, stop=stop), as_json)
     if stop.is_set():
         raise typer.Exit(130)
 
 
 def stream(config: ConfigFile = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Learn from the log window after window until Ctrl-C, publishing versions as it goes."""
+    run = settings(config, overrides)
     from ray_rec.training.interrupt import stop_on_signals
     from ray_rec.training.stream import run_stream
 
     with stop_on_signals() as stop:
-        show(run_stream(settings(config, overrides), stop=stop), as_json)
+        show(run_stream(run, stop=stop), as_json)
 
 
 def serve(
@@ -56,7 +57,7 @@ def serve(
     overrides: Overrides = None,
 ) -> None:
     """Answer recommendation requests with the version in service, until Ctrl-C."""
-    _call("serve.launch:start", settings(config, overrides), host=host, port=port)
+    _call("serve.standalone:run", settings(config, overrides), host, port, typer.echo)
 
 
 def backtest(
@@ -79,12 +80,13 @@ def replay() -> None:
 
 def status(config: ConfigFile = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Show how far the log, the trainer and the registry are, and whether they fit together."""
+    run = settings(config, overrides)
     from ray_rec.training.status import status as read_status
 
-    show(read_status(settings(config, overrides)), as_json)
+    show(read_status(run), as_json)
 
 
-def _call(target: str, *args: Any, **kwargs: Any) -> Any:
+def _call(target: str, *args: Any) -> Any:
     """Call `module:function` of the applications, which the library does not import."""
     module, _, function = target.partition(":")
-    return getattr(importlib.import_module(module), function)(*args, **kwargs)
+    return getattr(importlib.import_module(module), function)(*args)
