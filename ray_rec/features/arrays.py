@@ -22,7 +22,8 @@ def hash_strings(values: Column) -> UInt64:
 
     The same in every process, on every platform: who is held out depends on it.
     """
-    objects = np.asarray(values.fill_null("").to_numpy(zero_copy_only=False), dtype=object)
+    filled: Any = values.fill_null("") if values.null_count else values
+    objects = np.asarray(filled.to_numpy(zero_copy_only=False), dtype=object)
     return pd.util.hash_array(objects, categorize=False)
 
 

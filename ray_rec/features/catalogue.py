@@ -154,8 +154,11 @@ def item_texts(title: Any, category: Any, brand: Any) -> Any:
     """Return "title. category. brand" of each item, without parts that are null or blank."""
     parts = [pc.utf8_trim_whitespace(part) for part in (title, category, brand)]
     parts = [_unless(_blank(part), part) for part in parts]
-    joined: Any = pc.binary_join_element_wise(*parts, ". ", null_handling="skip")
-    return pc.utf8_slice_codeunits(joined.fill_null(""), 0, TEXT_CHARS)
+    text: Any = parts[0]
+    for part in parts[1:]:
+        # Not null_handling="skip": it loses rows in which all parts are null (pyarrow 26).
+        text = pc.coalesce(pc.binary_join_element_wise(text, part, ". "), text, part)
+    return pc.utf8_slice_codeunits(text.fill_null(""), 0, TEXT_CHARS)
 
 
 def _unless(mask: Any, values: Any) -> Any:

@@ -70,9 +70,14 @@ class Join:
         self.outcomes = pa.concat_tables([self.outcomes, outcomes])
 
     def erase(self, controls: Controls) -> int:
-        """Drop exposures that were made opted out or still open when erased; return how many."""
-        if not len(controls) or not self.open.num_rows:
+        """Drop exposures made while opted out or open when erased; return how many.
+
+        Outcomes of the time opted out go as well.
+        """
+        if not len(controls):
             return 0
+        actor, taken = numbers(self.outcomes, "user"), numbers(self.outcomes, "ts")
+        self.outcomes = self.outcomes.filter(pa.array(~controls.opted_out(actor, taken)))
         user, ts = numbers(self.open, "user"), numbers(self.open, "ts")
         erased = controls.erases(user, ts, ts + self._attribution_ms - 1)
         self.open = self.open.filter(pa.array(~erased))

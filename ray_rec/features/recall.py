@@ -43,8 +43,9 @@ def recall_examples(
     """Return the EXAMPLES_SCHEMA rows that learn `new`; `held_out` [K] is by owner."""
     query = first_of_groups(new.owner, new.ts)  # [Q] first target of each query
     owner, query_ts = new.owner[query], new.ts[query]
-    context = sequences.place(owner, query_ts)  # absolute: the query sees places up to here
     low = sequences.place(owner, new.floor[query])
+    # Absolute: the query sees places from `low` up to here; an erasure of its own time leaves none.
+    context = np.maximum(sequences.place(owner, query_ts), low)
     first_query = _rows(owner, low, context, history_length)  # [B]
     end = context[np.append(first_query[1:], len(query)) - 1] if len(query) else context
     begin = np.maximum(low[first_query], end - history_length)

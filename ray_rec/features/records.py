@@ -81,6 +81,25 @@ class Records:
     shown: dict[str, AnyArray]  # item (catalogue row), position, propensity; all exposures' items
 
 
+_NO_EXPOSURES: tuple[ExposureRows, Column, dict[str, AnyArray]] = (
+    ExposureRows(
+        user_code=np.zeros(0, np.int64),
+        user=np.zeros(0, np.uint64),
+        ts=np.zeros(0, np.int64),
+        partition=np.zeros(0, np.int32),
+        offset=np.zeros(0, np.int64),
+        key=np.zeros(0, np.uint64),
+        num_items=np.zeros(0, np.int64),
+    ),
+    pa.array([], pa.string()),
+    {
+        "item": np.zeros(0, np.int32),
+        "position": np.zeros(0, np.int32),
+        "propensity": np.zeros(0, np.float32),
+    },
+)
+
+
 def topic_table(
     tables: Mapping[str, pa.Table], topic: str, columns: tuple[str, ...] | None = None
 ) -> pa.Table:
@@ -88,8 +107,11 @@ def topic_table(
     table = tables.get(topic)
     table = SCHEMAS[topic].empty_table() if table is None else table
     table = table.select([*_PLACE, *columns]) if columns else table
+    if table.num_rows < 2:
+        return table
     partition, offset = numbers(table, "partition"), numbers(table, "offset")
-    rises = (np.diff(partition) > 0) | ((np.diff(partition) == 0) & (np.diff(offset) > 0))
+    before, after = partition[:-1], partition[1:]
+    rises = (before < after) | ((before == after) & (offset[:-1] < offset[1:]))
     return table if rises.all() else table.take(np.lexsort((offset, partition)))
 
 
@@ -102,26 +124,27 @@ def read_records(
     """
     events = topic_table(tables, EVENTS, _EVENT_COLUMNS)
     exposures = topic_table(tables, EXPOSURES, _EXPOSURE_COLUMNS)
+    event_users = _encode(column(events, "user_id"))
+    if not exposures.num_rows:  # a live update must not pay for what is not there
+        (item,) = _item_rows(catalogue, [column(events, "item_id")], [_times(events, 0)])
+        rows = _event_rows(events, event_users, item, config)
+        return Records(rows, event_users[1], *_NO_EXPOSURES)
     items = column(exposures, "items")
     num_items = items.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
     shown = dict(zip(items.type.value_type.names, items.flatten().flatten(), strict=True))
-    taken, event_users = _coded(events, "user_id")
-    seen, exposure_users = _coded(exposures, "user_id")
-    event_times, exposure_times = _times(events, 0), _times(exposures, 1)
-    event_item, shown_item = _item_rows(
+    shown_times = {name: np.repeat(v, num_items) for name, v in _times(exposures, 1).items()}
+    item, shown_item = _item_rows(
         catalogue,
         [column(events, "item_id"), shown["item_id"]],
-        [event_times, {name: np.repeat(v, num_items) for name, v in exposure_times.items()}],
+        [_times(events, 0), shown_times],
     )
+    users = _encode(column(exposures, "user_id"))
+    key = hash_strings(column(exposures, "request_id"))
     return Records(
-        _event_rows(events, taken, event_users, event_item, config),
-        event_users,
-        ExposureRows(
-            **_common(exposures, seen, exposure_users),
-            key=hash_strings(column(exposures, "request_id")),
-            num_items=num_items,
-        ),
-        exposure_users,
+        _event_rows(events, event_users, item, config),
+        event_users[1],
+        ExposureRows(**_common(exposures, users), key=key, num_items=num_items),
+        users[1],
         _shown(shown, shown_item, num_items),
     )
 
@@ -133,10 +156,10 @@ def is_held_out(user: UInt64, share: float) -> Bool:
 
 
 def _event_rows(
-    events: pa.Table, code: Int64, users: Column, item: Int32, config: FeatureConfig
+    events: pa.Table, users: tuple[Int64, Column], item: Int32, config: FeatureConfig
 ) -> EventRows:
-    common = _common(events, code, users)
-    kind, kinds = _coded(events, "event_type")
+    common = _common(events, users)
+    kind, kinds = _encode(column(events, "event_type"))
     other = config.type_codes[OTHER]
     names: list[Any] = kinds.to_pylist()
     codes = np.array([config.type_codes.get(name, other) for name in names], np.int8)
@@ -151,10 +174,11 @@ def _event_rows(
     )
 
 
-def _common(table: pa.Table, code: Int64, users: Column) -> dict[str, Any]:
+def _common(table: pa.Table, users: tuple[Int64, Column]) -> dict[str, Any]:
+    code, distinct = users
     return {
         "user_code": code,
-        "user": hash_strings(users)[code],
+        "user": hash_strings(distinct)[code],
         **{name: numbers(table, name) for name in ("ts", *_PLACE)},
     }
 
@@ -193,10 +217,6 @@ def _item_rows(
         catalogue.rows(pc.unique(new.take(np.lexsort(keys))), add=True)
         rows = [catalogue.rows(distinct) for _, distinct in coded]
     return [found[code] for found, (code, _) in zip(rows, coded, strict=True)]
-
-
-def _coded(table: pa.Table, name: str) -> tuple[Int64, Column]:
-    return _encode(column(table, name))
 
 
 def _encode(values: Any) -> tuple[Int64, Column]:

@@ -63,6 +63,12 @@ def decoded(records: list[tuple[str, dict]]) -> dict[str, pa.Table]:
     }
 
 
+def same(one: pa.Table, other: pa.Table) -> bool:
+    """Equal schemas and values, NaN being itself."""
+    metadata = one.schema.metadata == other.schema.metadata
+    return metadata and repr(one.to_pydict()) == repr(other.to_pydict())
+
+
 class Stream:
     """A state with windows counted on and offsets given by order of arrival."""
 

@@ -1,0 +1,201 @@
+"""The join of exposures and outcomes: every case of docs/events.md, rows worked out by hand.
+
+Attribution takes 100 ms here and lateness is 10 ms; bit 1 is a click, 2 a cart, 4 a purchase.
+"""
+
+import pytest
+
+from .builders import T0, Stream, control, event, exposure
+
+CLICK, CART, PURCHASE = 1, 2, 4
+
+
+@pytest.fixture
+def stream():
+    return Stream(attribution_ms=100, lateness_ms=10)
+
+
+def close(stream, at=T0 + 10_000):
+    return stream.clicks(stream.window(advance_to_ms=at))
+
+
+def shown(**labels):
+    return [(item, n, bits) for n, (item, bits) in enumerate(labels.items(), 1)]
+
+
+def test_an_exposure_is_emitted_once_when_the_watermark_passes_its_window(stream):
+    stream.window(event("u", "old", T0 - 5), exposure("r", "u", T0, ["a", "b"]))
+    assert stream.clicks(stream.window(event("u", "a", T0 + 99, "click"))) == {}
+    # 109 - 10 = 99 < 100: an outcome of T0 + 99 might still come
+    assert (
+        stream.clicks(stream.window(event("w", "x", T0 + 109), exposure("s", "w", T0 + 109, [])))
+        == {}
+    )
+    window = stream.window(event("w", "x", T0 + 110), exposure("t", "w", T0 + 110, []))
+    assert stream.clicks(window) == {0: (["old"], shown(a=CLICK, b=0))}
+    assert window.counts["closed"] == 1
+    assert close(stream) == {}
+
+
+def test_the_row_holds_what_was_shown_and_how(stream):
+    items = [
+        {"item_id": "a", "position": 3, "score": 1.0, "propensity": 0.25},
+        {"item_id": "b", "position": None, "score": None, "propensity": None},
+    ]
+    stream.window(exposure("r", "u", T0, items))
+    (row,) = stream.window(advance_to_ms=T0 + 100).examples.to_pylist()
+    assert row["topic_code"] == 1
+    assert row["shown_position"] == [3, 2]
+    assert row["shown_propensity"][0] == 0.25
+    assert row["shown_propensity"][1] != row["shown_propensity"][1]  # NaN: not logged
+    assert (row["query_context"], row["query_ts"]) == ([0], [T0])
+    assert row["target_item"] == []
+
+
+def test_an_exposure_without_outcome_is_all_zeros(stream):
+    stream.window(exposure("r", "u", T0, ["a"]), event("v", "a", T0 + 1, "click"))
+    assert close(stream) == {0: ([], shown(a=0))}  # another user's click is not ours
+
+
+def test_several_outcomes_set_several_bits_and_repeating_one_changes_nothing(stream):
+    stream.window(
+        exposure("r", "u", T0, ["a", "b"]),
+        event("u", "a", T0 + 1, "click"),
+        event("u", "a", T0 + 2, "click"),
+        event("u", "a", T0 + 3, "purchase"),
+        event("u", "b", T0 + 4, "cart"),
+        event("u", "b", T0 + 5, "view"),  # no outcome type
+    )
+    assert close(stream) == {0: ([], shown(a=CLICK | PURCHASE, b=CART))}
+
+
+def test_the_window_holds_its_first_moment_and_not_its_last(stream):
+    stream.window(
+        exposure("r", "u", T0, ["a", "b", "c"]),
+        event("u", "a", T0, "click"),
+        event("u", "b", T0 + 99, "click"),
+        event("u", "c", T0 + 100, "click"),
+    )
+    assert close(stream)[0][1] == shown(a=CLICK, b=CLICK, c=0)
+
+
+def test_an_outcome_belongs_to_the_latest_exposure_of_the_item_only(stream):
+    stream.window(
+        exposure("r", "u", T0, ["a", "b"]),
+        exposure("s", "u", T0 + 20, ["a"]),
+        event("u", "a", T0 + 10, "click"),
+        event("u", "a", T0 + 30, "purchase"),
+        event("u", "b", T0 + 30, "purchase"),  # only "r" showed it
+    )
+    assert close(stream) == {
+        0: ([], shown(a=CLICK, b=PURCHASE)),
+        1: (["a", "b"][:1], shown(a=PURCHASE)),
+    }
+
+
+def test_a_request_id_decides_against_the_latest_exposure(stream):
+    stream.window(
+        exposure("r", "u", T0, ["a"]),
+        exposure("s", "u", T0 + 20, ["a"]),
+        event("u", "a", T0 + 30, "click", request_id="r"),
+        event("u", "a", T0 + 31, "cart", request_id="nobody"),  # no fallback to the latest
+        event("u", "a", T0 + 100, "purchase", request_id="r"),  # after its window
+    )
+    found = close(stream)
+    assert [found[0][1], found[1][1]] == [shown(a=CLICK), shown(a=0)]
+
+
+def test_a_request_id_of_another_user_or_item_matches_nothing(stream):
+    stream.window(
+        exposure("r", "u", T0, ["a"]),
+        event("v", "a", T0 + 1, "click", request_id="r"),
+        event("u", "z", T0 + 2, "click", request_id="r"),
+    )
+    assert close(stream)[0][1] == shown(a=0)
+
+
+def test_with_a_request_id_the_visitors_clock_may_lag_by_the_lateness(stream):
+    stream.window(
+        exposure("r", "u", T0, ["a", "b", "c"]),
+        event("u", "a", T0 - 10, "click", request_id="r"),
+        event("u", "b", T0 - 11, "click", request_id="r"),
+        event("u", "c", T0 - 1, "click"),
+    )
+    assert close(stream)[0][1] == shown(a=CLICK, b=0, c=0)
+
+
+def test_an_outcome_may_arrive_windows_before_its_exposure(stream):
+    stream.window(
+        event("u", "a", T0 + 1, "click"), event("u", "b", T0 + 9, "click", request_id="r")
+    )
+    stream.window(event("u", "z", T0 + 9))
+    stream.window(exposure("r", "u", T0, ["a", "b"]))
+    assert close(stream) == {0: ([], shown(a=CLICK, b=CLICK))}
+
+
+def test_a_duplicate_exposure_has_no_effect(stream):
+    stream.window(exposure("r", "u", T0, ["a"]))
+    again = stream.window(exposure("r", "u", T0, ["a"]), exposure("r", "u", T0 + 3, ["b"]))
+    assert again.counts["exposure_duplicates"] == 2
+    assert close(stream) == {0: ([], shown(a=0))}
+    assert stream.window(exposure("r", "u", T0, ["a"])).counts["exposure_duplicates"] == 1
+
+
+def test_a_late_outcome_is_counted_and_changes_nothing(stream):
+    stream.window(exposure("r", "u", T0, ["a"]))
+    assert close(stream, T0 + 200) == {0: ([], shown(a=0))}
+    late = stream.window(event("u", "a", T0 + 50, "click", request_id="r"))
+    assert (late.counts["late_outcomes"], late.counts["late"]) == (1, 1)
+    assert close(stream) == {}
+
+
+def test_an_exposure_that_comes_after_its_window_closes_with_what_is_there(stream):
+    stream.window(event("u", "a", T0 + 95, "click"), advance_to_ms=T0 + 150)
+    late = stream.window(exposure("r", "u", T0, ["a", "b"]))
+    assert late.counts["late_exposures"] == 1
+    assert stream.clicks(late) == {0: ([], shown(a=CLICK, b=0))}
+
+
+def test_the_context_is_that_of_the_exposures_time_not_of_its_closing(stream):
+    stream.window(event("u", "before", T0 - 1), event("u", "same", T0))
+    stream.window(exposure("r", "u", T0, ["a"]), event("u", "after", T0 + 1))
+    stream.window(*[event("u", f"i{n}", T0 + 2 + n % 50) for n in range(60)])  # fills the history
+    assert close(stream)[0][0] == ["before"]
+
+
+def test_an_item_listed_twice_is_labelled_twice(stream):
+    stream.window(exposure("r", "u", T0, ["a", "a"]), event("u", "a", T0 + 1, "click"))
+    assert close(stream)[0][1] == [("a", 1, CLICK), ("a", 2, CLICK)]
+
+
+def test_idle_partitions_do_not_hold_the_watermark_back(stream):
+    stream.window(exposure("r", "u", T0, ["a"]))
+    far = event("v", "x", T0 + 500)
+    assert stream.clicks(stream.window(far)) == {}  # exposures/0 stands at T0
+    assert stream.clicks(stream.window(idle=(("exposures", 0),))) != {}
+    assert stream.state.watermark.value_ms == T0 + 490
+    stream.window(event("v", "y", T0 + 600))
+    assert stream.state.watermark.value_ms == T0 + 490  # never back
+
+
+@pytest.mark.parametrize(
+    ("action", "at", "kept"),
+    [
+        ("forget", T0 + 50, False),  # still open: dropped
+        ("forget", T0 + 99, False),
+        ("forget", T0 + 100, True),  # closed by then, in event time
+        ("opt_out", T0 + 50, False),
+        ("opt_out", T0 - 50, False),  # made while opted out
+        ("opt_in", T0 + 50, True),
+        ("forget", T0 - 1, True),
+    ],
+)
+@pytest.mark.parametrize("together", [True, False])
+def test_wishes_drop_exposures_that_were_open_in_event_time(stream, action, at, kept, together):
+    wish, made = control("u", action, at), exposure("r", "u", T0, ["a"])
+    if together:
+        stream.window(wish, made)
+    else:
+        stream.window(made)
+        stream.window(wish)
+    assert (close(stream) != {}) == kept

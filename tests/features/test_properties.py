@@ -1,0 +1,196 @@
+"""Invariants over random streams: no leak, any cutting gives the same, restoring changes nothing.
+
+The result is also compared with the definitions of docs/events.md written down naively.
+"""
+
+from collections import defaultdict
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ray_rec.features.config import FeatureConfig
+from ray_rec.features.state import FeatureState
+
+from .builders import DAY, T0, Stream, control, event, exposure, same
+
+LATENESS, ATTRIBUTION, LENGTH = 30, 80, 4
+CONFIG = {
+    "lateness_ms": LATENESS,
+    "attribution_ms": ATTRIBUTION,
+    "history_length": LENGTH,
+    "held_out_share": 0.3,
+}
+USERS, ITEMS, KINDS = "uvw", "abcde", ["view", "click", "purchase", "return"]
+BITS = {"click": 1, "purchase": 4}
+
+
+@st.composite
+def streams(draw):
+    """Return records in order of arrival, none later than LATENESS, with duplicates."""
+    now, records = T0, []
+    for n in range(draw(st.integers(0, 25))):
+        now += draw(st.integers(1, 40))
+        ts = now - draw(st.integers(0, LATENESS))
+        user = draw(st.sampled_from(USERS))
+        partition = {"partition": USERS.index(user) % 2}
+        what = draw(st.sampled_from(["event", "event", "event", "exposure", "wish", "again"]))
+        if what == "event":
+            kind, name = draw(st.sampled_from(KINDS)), draw(st.sampled_from(ITEMS))
+            requests = [r["request_id"] for t, r in records if t == "exposures"]
+            request = draw(st.sampled_from([None, "unknown", *requests]))
+            more = {"event_id": f"e{n}", "request_id": request, **partition}
+            records.append(event(user, name, ts, kind, **more))
+        elif what == "exposure":
+            names = draw(st.lists(st.sampled_from(ITEMS), min_size=1, max_size=3, unique=True))
+            records.append(exposure(f"r{n}", user, ts, names, **partition))
+        elif what == "wish":
+            action = draw(st.sampled_from(["forget", "opt_out", "opt_in"]))
+            # events that arrive before an opt_in is known are gone, so it must not be late
+            at = now if action == "opt_in" else ts
+            topic, fields = control(user, action, at)
+            records.append((topic, {**fields, **partition}))
+        elif records and records[-1][0] != "controls":
+            records.append(records[-1])
+    return records
+
+
+@st.composite
+def cut_streams(draw):
+    records = draw(streams())
+    cuts = draw(st.lists(st.integers(0, len(records)), max_size=6))
+    ends = [*sorted(cuts), len(records)]
+    return records, [records[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+
+
+def run(windows, restore=False):
+    """Return (stream, closed exposures by (partition, offset), all windows)."""
+    stream, outs = Stream(**CONFIG), []
+    for records in [*windows, None]:
+        if restore:
+            tables = stream.state.snapshot()
+            stream = Stream(FeatureState.restore(FeatureConfig(**CONFIG), tables))
+        end = {} if records is not None else {"advance_to_ms": T0 + DAY}
+        outs.append(stream.window(*(records or []), **end))
+    closed = {}
+    for out in outs:
+        for row in out.examples.to_pylist():
+            if row["topic_code"] == 1:
+                names = stream.item_ids(row["shown_item"])
+                assert (row["partition"], row["offset"]) not in closed
+                labels = dict(zip(names, row["shown_labels"], strict=True))
+                closed[row["partition"], row["offset"]] = (row["query_ts"], labels)
+    return stream, closed, outs
+
+
+class Naive:
+    """The definitions, record by record."""
+
+    def __init__(self, records):
+        self.wishes = defaultdict(list)
+        for topic, r in records:
+            if topic == "controls":
+                self.wishes[r["user_id"]].append((r["ts"], r["action"]))
+        seen = set()
+        self.events = [
+            r
+            for topic, r in records
+            if topic == "events"
+            and r["event_id"] not in seen
+            and not seen.add(r["event_id"])
+            and not self.opted_out(r["user_id"], r["ts"])
+        ]
+        self.exposures = {}
+        offsets = defaultdict(int)
+        for topic, r in records:
+            if topic == "exposures":
+                place = (r["partition"], offsets[r["partition"]])
+                offsets[r["partition"]] += 1
+                self.exposures.setdefault(r["request_id"], (place, r))
+
+    def opted_out(self, user, ts):
+        choices = [w for w in self.wishes[user] if w[0] <= ts and w[1] != "forget"]
+        strict = [(at, action == "opt_out") for at, action in choices]
+        return bool(strict) and max(strict)[1]
+
+    def erasures(self, user):
+        return [at for at, action in self.wishes[user] if action != "opt_in"]
+
+    def history(self, user):
+        floor = max(self.erasures(user), default=0)
+        tokens = [
+            (r["item_id"], r["ts"])
+            for r in self.events
+            if r["user_id"] == user and r["ts"] > floor and r["event_type"] != "return"
+        ]
+        return sorted(tokens, key=lambda token: token[1])[-LENGTH:]
+
+    def closed(self):
+        kept = {
+            request: (place, r)
+            for request, (place, r) in self.exposures.items()
+            if not self.opted_out(r["user_id"], r["ts"])
+            and not any(r["ts"] <= at < r["ts"] + ATTRIBUTION for at in self.erasures(r["user_id"]))
+        }
+        out = {
+            place: ([r["ts"]], {shown["item_id"]: 0 for shown in r["items"]})
+            for place, r in kept.values()
+        }
+        for e in self.events:
+            place = self.claimed_by(e, kept)
+            if place is not None:
+                out[place][1][e["item_id"]] |= BITS.get(e["event_type"], 0)
+        return out
+
+    def claimed_by(self, e, kept):
+        skew = LATENESS if e["request_id"] else 0
+        fitting = [
+            (r["ts"], order, place)
+            for order, (request, (place, r)) in enumerate(kept.items())
+            if r["user_id"] == e["user_id"]
+            and e["item_id"] in [shown["item_id"] for shown in r["items"]]
+            and e["request_id"] in (None, request)
+            and r["ts"] - skew <= e["ts"] < r["ts"] + ATTRIBUTION
+        ]
+        return max(fitting)[2] if fitting else None
+
+
+@given(cut_streams())
+@settings(max_examples=80, deadline=None)
+def test_any_cutting_gives_the_defined_labels_and_histories(cut):
+    records, windows = cut
+    stream, closed, _ = run(windows)
+    naive = Naive(records)
+    assert closed == naive.closed()
+    for user in USERS:
+        assert stream.history(user) == naive.history(user)
+
+
+@given(cut_streams())
+@settings(max_examples=40, deadline=None)
+def test_restoring_before_every_window_changes_nothing(cut):
+    _, windows = cut
+    stream, _, outs = run(windows)
+    again, _, others = run(windows, restore=True)
+    for one, other in zip(outs, others, strict=True):
+        assert same(one.examples, other.examples)
+        assert same(one.items, other.items)
+        assert one.popularity.tolist() == other.popularity.tolist()
+        assert (one.counts, one.at_ms) == (other.counts, other.at_ms)
+    ours, theirs = stream.state.snapshot(), again.state.snapshot()
+    assert all(same(ours[name], theirs[name]) for name in ours)
+
+
+@given(cut_streams())
+@settings(max_examples=40, deadline=None)
+def test_no_query_sees_a_token_of_its_own_time_or_later(cut):
+    _, windows = cut
+    _, _, outs = run(windows)
+    for out in outs:
+        for row in out.examples.to_pylist():
+            tokens = row["token_ts"]
+            assert tokens == sorted(tokens)
+            assert len(tokens) <= LENGTH
+            for context, ts in zip(row["query_context"], row["query_ts"], strict=True):
+                assert all(seen < ts for seen in tokens[:context])
+            queries = range(len(row["query_ts"]))
+            assert set(row["target_query"] + row["shown_query"]) == set(queries)
