@@ -176,6 +176,29 @@ def free_port() -> int:
         return port
 
 
+# data
+
+
+def test_tables_are_imported_whole_or_with_their_bad_rows_set_aside(
+    ray_rec: Run, tmp_path: Path
+) -> None:
+    good = {"user_id": "u", "item_id": "i", "event_type": "view", "ts": 1_700_000_000_000}
+    events = tmp_path / "events.jsonl"
+    events.write_text(f"{json.dumps(good)}\n{json.dumps({**good, 'ts': -1})}\n")
+    command = ("data", "import", str(events), "--set", "log=sqlite:///log.db")
+    assert_refused(ray_rec(*command), 1, "row 2", "ts")
+
+    taken = ray_rec(*command, "--skip-bad", "--json")
+    assert taken.code == 0
+    assert taken.err == ""
+    report = json.loads(taken.out)
+    assert report["counts"]["events"] == 1
+    assert report["skipped"] == 1
+
+    shown = ray_rec(*command, "--skip-bad")
+    assert "skipped: 1\n" in shown.out
+
+
 # models
 
 

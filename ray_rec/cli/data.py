@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ray_rec.cli.options import AsJson, ConfigFile, Overrides, settings, show
+from ray_rec.cli.options import AsJson, ConfigFile, Overrides, progress_bars, settings, show
 
 app = typer.Typer(help="Load a known data set, or import your own tables.", no_args_is_help=True)
 load_app = typer.Typer(help="Load a data set that a package carries.", no_args_is_help=True)
@@ -25,9 +25,10 @@ def complete_journey(
     from ray_rec.log.base import create_standard_topics, open_log
 
     run = settings(config, overrides)
-    with open_log(run.log) as log:
+    with open_log(run.log) as log, progress_bars(as_json) as progress:
         create_standard_topics(log, run.partitions)
-        show(load(log, weeks=(first_week, last_week)), as_json)
+        report = load(log, weeks=(first_week, last_week), progress=progress)
+    show(report, as_json)
 
 
 @app.command("import")
@@ -39,15 +40,19 @@ def import_tables(
         Path | None,
         typer.Argument(help="The same for items; without it items are known by id only."),
     ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Send bad rows to dead-letter, append the others.")
+    ] = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Append tables of yours to the log; what is no valid record goes to dead-letter, counted."""
+    """Append tables of yours to the log: all rows, or none where one is no valid record."""
     from ray_rec.datasets.tables import import_tables as append
     from ray_rec.log.base import create_standard_topics, open_log
 
     run = settings(config, overrides)
-    with open_log(run.log) as log:
+    with open_log(run.log) as log, progress_bars(as_json) as progress:
         create_standard_topics(log, run.partitions)
-        show(append(log, events, items), as_json)
+        report = append(log, events, items, progress, skip_bad)
+    show(report, as_json)

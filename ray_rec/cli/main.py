@@ -52,5 +52,6 @@ def main() -> None:
     except RayRecError as error:
         # What crossed a Ray task has the remote traceback as its text, and the original here.
         plain = getattr(error, "cause", error)
-        typer.echo(f"ray-rec: {' '.join(str(plain).split())}", err=True)
+        lines = (line.strip() for line in str(plain).splitlines())
+        typer.echo(f"ray-rec: {' / '.join(filter(None, lines))}", err=True)
         sys.exit(exit_code(error))

@@ -1,6 +1,8 @@
 """Options that several commands share, and how a result is shown."""
 
 import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,6 +47,33 @@ def show(result: Any, as_json: bool) -> None:
         return
     for key, value in _lines(plain):
         typer.echo(f"{key}: {value}")
+
+
+@contextmanager
+def progress_bars(as_json: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    """Yield a callback (what, done, total) that draws bars on stderr; None for scripts."""
+    if as_json:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), MofNCompleteColumn())
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    tasks: dict[str, Any] = {}
+
+    def tell(what: str, done: int, total: int) -> None:
+        if not tasks:
+            progress.start()
+        if what not in tasks:
+            tasks[what] = progress.add_task(what)
+        progress.update(tasks[what], completed=done, total=total)
+
+    try:
+        yield tell
+    finally:
+        if tasks:
+            progress.stop()
 
 
 def _encode(value: Any) -> Any:

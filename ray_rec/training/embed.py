@@ -3,7 +3,7 @@
 What the store has is not encoded again, so this may run at any time, for a new encoder too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,14 +103,16 @@ def _pipeline(texts: Sequence[str], config: RunConfig) -> Any:
     order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
     table = pa.table({"row": pa.array(order, pa.int64()), "text": [texts[row] for row in order]})
     blocks = [table.slice(at, BATCH_TEXTS) for at in range(0, len(texts), BATCH_TEXTS)]
-    resource = "GPU" if config.training.use_gpu else "CPU"
-    size = min(len(blocks), max(1, int(ray.cluster_resources().get(resource, 1))))
-    dataset = ray.data.from_arrow(blocks)
+    on_gpu = config.training.use_gpu
+    cluster: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    size = min(len(blocks), max(1, int(cluster.get("GPU" if on_gpu else "CPU", 1))))
+    dataset = ray.data.from_arrow([*blocks])
     dataset.context.enable_progress_bars = False
     return dataset.map_batches(
         _Encode,
         fn_constructor_args=(config.encoder,),
         batch_size=BATCH_TEXTS,
         compute=ray.data.ActorPoolStrategy(size=size),
-        **({"num_gpus": 1} if config.training.use_gpu else {"num_cpus": 1}),
+        num_cpus=None if on_gpu else 1,
+        num_gpus=1 if on_gpu else None,
     )
