@@ -4,6 +4,7 @@ Producing is idempotent with acks=all. Topics made here keep records for ever an
 time; set `retention.ms` on the broker's side to change that.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -14,12 +15,7 @@ from typing import Any, Self, TypeVar
 import pyarrow as pa
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 from kafka.admin import OffsetSpec
-from kafka.errors import (
-    KafkaConnectionError,
-    KafkaError,
-    KafkaTimeoutError,
-    TopicAlreadyExistsError,
-)
+from kafka.errors import KafkaError, RetriableError, TopicAlreadyExistsError
 
 from ray_rec.errors import ConfigError, LogError, LogUnavailable, TopicMissing
 from ray_rec.events.schema import ITEMS, Record
@@ -43,6 +39,11 @@ TOPIC_SETTINGS = {
     "message.timestamp.after.max.ms": str(_LONG_MAX),
     "max.message.bytes": str(MAX_MESSAGE_BYTES),
 }
+
+_client_logger = logging.getLogger("kafka")
+if _client_logger.level == logging.NOTSET:
+    # It reports every attempt to connect as an error; what matters is raised anyway.
+    _client_logger.setLevel(logging.CRITICAL)
 
 
 class KafkaLog:
@@ -187,17 +188,29 @@ class KafkaLog:
         return range(len(found["partitions"]))
 
     def _ask(self, question: Callable[[Any], _Answer]) -> _Answer:
-        try:
+        """Put a question to the brokers, again with a new connection while that may help."""
+        deadline = time.monotonic() + CONNECT_TIMEOUT_MS / 1000
+        while True:
+            try:
+                with self._lock:
+                    return question(self._open_admin())
+            except TopicAlreadyExistsError:
+                raise
+            except KafkaError as error:
+                if not isinstance(error, RetriableError) or time.monotonic() > deadline:
+                    raise self._failed(error, "no answer") from error
             with self._lock:
-                if self._admin is None:
-                    self._admin = KafkaAdminClient(
-                        **self._address.python_settings(), bootstrap_timeout_ms=CONNECT_TIMEOUT_MS
-                    )
-                return question(self._admin)
-        except TopicAlreadyExistsError:
-            raise
-        except KafkaError as error:
-            raise self._failed(error, "the question was not answered") from error
+                if self._admin is not None:
+                    self._admin.close()
+                    self._admin = None
+            time.sleep(0.1)
+
+    def _open_admin(self) -> Any:
+        if self._admin is None:
+            self._admin = KafkaAdminClient(
+                **self._address.python_settings(), bootstrap_timeout_ms=CONNECT_TIMEOUT_MS
+            )
+        return self._admin
 
     def _recent_total(self, topic: str) -> int:
         """Return the number of partitions as it was at most a second ago."""
@@ -230,6 +243,6 @@ class KafkaLog:
 
     def _failed(self, error: KafkaError, what: str) -> LogError:
         text = f"{self.url}: {what}: {error}"
-        if isinstance(error, KafkaConnectionError | KafkaTimeoutError):
+        if isinstance(error, RetriableError):
             return LogUnavailable(f"{text}; is a broker running there? (make kafka starts one)")
         return LogError(text)

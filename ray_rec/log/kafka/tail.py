@@ -1,5 +1,6 @@
 """Following topics with kafka-python: low latency, partitions added later included."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,8 @@ from ray_rec.log.kafka.address import Address
 
 NEW_PARTITIONS_EVERY_S = 1.0
 _WAIT_MS = 50
+
+_logger = logging.getLogger(__name__)
 
 
 class Tail:
@@ -64,18 +67,21 @@ class Tail:
     def _look_for_partitions(self) -> None:
         if time.monotonic() - self._looked < NEW_PARTITIONS_EVERY_S:
             return
-        self._looked = time.monotonic()
         for topic, given in self._given.items():
-            earliest = self._earliest(topic)
-            new = {p: given.get(p, first) for p, first in earliest.items()}
-            fresh = {TopicPartition(topic, p): at for p, at in new.items()}
-            fresh = {tp: at for tp, at in fresh.items() if tp not in self._assigned}
-            if not fresh:
-                continue
+            try:
+                earliest = self._earliest(topic)
+            except LogUnavailable as error:
+                if not self._assigned:
+                    raise
+                _logger.warning("%s; following goes on when they are back", error)
+                break
+            offsets = {TopicPartition(topic, p): given.get(p, at) for p, at in earliest.items()}
+            fresh = {tp: at for tp, at in offsets.items() if tp not in self._assigned}
             self._assigned |= set(fresh)
             self._consumer.assign(list(self._assigned))
             for partition, offset in fresh.items():
                 self._consumer.seek(partition, offset)
+        self._looked = time.monotonic()
 
     def _poll(self) -> Iterator[tuple[str, pa.Table]]:
         found: dict[str, list[Any]] = {}
