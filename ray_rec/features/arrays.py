@@ -82,6 +82,22 @@ def segment_search(
     return lo
 
 
+def among(hashes: UInt64, wanted: UInt64) -> Bool:
+    """Return which hashes are in the sorted array `wanted`; quick when few of many are.
+
+    >>> among(np.array([7, 3, 7], np.uint64), np.array([1, 7], np.uint64))
+    array([ True, False,  True])
+    """
+    mask = np.uint64((16 << len(wanted).bit_length()) - 1)
+    table = np.zeros(int(mask) + 1, np.bool_)
+    table[wanted & mask] = True
+    out: Bool = table[hashes & mask]
+    maybe = hashes[out]
+    place = np.searchsorted(wanted, maybe)
+    out[out] = wanted[np.minimum(place, max(len(wanted) - 1, 0))] == maybe
+    return out
+
+
 def first_of_groups(*keys: AnyArray) -> Int64:
     """Return where groups of equal neighbours begin, in columns sorted by group.
 

@@ -39,11 +39,17 @@ class Index:
     def rows(self, names: Column, add: bool = False) -> Int32:
         """Return the row of each id, -1 when unknown; `add` gives unknown ones the next rows."""
         wanted: list[Any] = names.to_pylist()
-        if add:
-            new = [n for n in dict.fromkeys(wanted) if n not in self._rows]
+        rows = self._look_up(wanted)
+        missing = np.flatnonzero(rows < 0)
+        if add and len(missing):
+            new = dict.fromkeys(wanted[place] for place in missing.tolist())
             self._rows.update(zip(new, count(len(self.ids)), strict=False))
             self.ids.extend(new)
-        return np.fromiter(map(self._rows.get, wanted, repeat(-1)), np.int32, len(wanted))
+            rows[missing] = self._look_up([wanted[place] for place in missing.tolist()])
+        return rows
+
+    def _look_up(self, names: list[Any]) -> Int32:
+        return np.fromiter(map(self._rows.get, names, repeat(-1)), np.int32, len(names))
 
     def drop(self, row: int) -> None:
         """Forget the id of a row; the row stays unused."""

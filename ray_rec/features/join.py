@@ -16,6 +16,7 @@ from ray_rec.features.arrays import (
     Int32,
     Int64,
     UInt64,
+    among,
     column,
     list_array,
     lists,
@@ -111,11 +112,12 @@ class Join:
         starts = starts_of(lengths)
         bits = np.zeros(starts[-1], np.int32)
         user, actor = numbers(self.open, "user"), numbers(self.outcomes, "user")
-        actors = np.intersect1d(user[closing], actor)  # uint64 throughout: no float in between
-        near = np.flatnonzero(np.isin(user, actors))
+        acted = among(actor, np.unique(user[closing]))
+        actors = np.unique(actor[acted])
+        near = np.flatnonzero(among(user, actors))
         if len(near):
             slots = _Slots(self.open.take(near), starts[near], actors)
-            outcomes = self.outcomes.filter(pa.array(np.isin(actor, actors)))
+            outcomes = self.outcomes.filter(pa.array(acted))
             slot, bit = slots.match(outcomes, self._attribution_ms, self._skew_ms)
             np.bitwise_or.at(bits, slot, bit)
         return starts, bits
