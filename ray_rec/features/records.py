@@ -205,7 +205,7 @@ def _item_rows(
     catalogue: Catalogue, ids: list[Any], times: list[dict[str, AnyArray]]
 ) -> list[Int32]:
     """Return the catalogue rows of each column of ids, after giving rows to unknown ones."""
-    coded = [_encode(values) for values in ids]
+    coded: list[tuple[Int64, Any]] = [_encode(values) for values in ids]
     rows = [catalogue.rows(distinct) for _, distinct in coded]
     unknown = [found[code] < 0 for found, (code, _) in zip(rows, coded, strict=True)]
     if any(mask.any() for mask in unknown):
@@ -215,7 +215,9 @@ def _item_rows(
             for name in ("offset", "partition", "topic", "ts")
         ]
         catalogue.rows(pc.unique(new.take(np.lexsort(keys))), add=True)
-        rows = [catalogue.rows(distinct) for _, distinct in coded]
+        for found, (_, distinct) in zip(rows, coded, strict=True):
+            missing = found < 0
+            found[missing] = catalogue.rows(distinct.filter(pa.array(missing)))
     return [found[code] for found, (code, _) in zip(rows, coded, strict=True)]
 
 

@@ -49,8 +49,8 @@ def streams(draw):
             at = now if action == "opt_in" else ts
             topic, fields = control(user, action, at)
             records.append((topic, {**fields, **partition}))
-        elif records and records[-1][0] != "controls":
-            records.append(records[-1])
+        elif again := [r for r in records if r[0] != "controls"]:
+            records.append(draw(st.sampled_from(again)))
     return records
 
 
