@@ -74,8 +74,45 @@ def backtest(
     show(run_backtest(settings(config, overrides), output), as_json)
 
 
-def replay() -> None:
+def replay(
+    source: Annotated[
+        str | None,
+        typer.Argument(help="Log URL or folder of an archive; by default the run's log."),
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option(help="Log URL to write to; by default the run's.")
+    ] = None,
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="events, or events=other-name. Repeatable; by default all but dead-letter."
+        ),
+    ] = None,
+    offsets: Annotated[
+        list[str] | None, typer.Option(help="events:0:100-200 (partition 0). Repeatable.")
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="First record time, ISO 8601 or ms.")] = None,
+    end: Annotated[str | None, typer.Option(help="Record time to stop before.")] = None,
+    speed: Annotated[float, typer.Option(help="1 is the original pace, 0 does not wait.")] = 0.0,
+    dead_letter: Annotated[
+        bool, typer.Option("--dead-letter", help="Put dead letters back to their topics.")
+    ] = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
     """Copy a stretch of a log or an archive to a log, at a chosen speed."""
+    log = settings(config, overrides).log
+    from ray_rec.log.replay_request import ReplayRequest, run_replay
+    from ray_rec.training.interrupt import stop_on_signals
+
+    request = ReplayRequest(
+        source or log, to or log, topic or (), offsets or (), start, end, speed, dead_letter
+    )
+    with stop_on_signals() as stop:
+        show(run_replay(request, stop), as_json)
+    if stop.is_set():
+        raise typer.Exit(130)
 
 
 def status(config: ConfigFile = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
