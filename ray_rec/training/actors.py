@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 
 from ray_rec.config import RunConfig
 from ray_rec.log.base import Offsets, open_log
@@ -17,7 +16,6 @@ RESTARTS = -1
 """Both actors are rebuilt for ever: the plans are durable, the state is in the checkpoint."""
 
 
-@ray.remote(num_cpus=0, max_restarts=RESTARTS, max_task_retries=-1)
 class PlannerActor:
     """Tells windows as they come to be, alike to every worker, until it is stopped."""
 
@@ -56,12 +54,12 @@ class PlannerActor:
         return metrics
 
 
-def start_actors(
-    config: RunConfig, end: dict[str, Offsets] | None
-) -> tuple[ActorHandle, ActorHandle]:
+def start_actors(config: RunConfig, end: dict[str, Offsets] | None) -> tuple[Any, Any]:
     """Return handles of a fresh planner and state owner; they live as long as the driver."""
-    owner = ray.remote(num_cpus=0, max_restarts=RESTARTS)(StateOwner)
+    options = {"num_cpus": 0, "max_restarts": RESTARTS}
+    planner: Any = ray.remote(**options, max_task_retries=-1)(PlannerActor)
+    owner: Any = ray.remote(**options)(StateOwner)
     return (
-        PlannerActor.remote(config, end),
+        planner.remote(config, end),
         owner.remote(config.log, config.features, config.learner.rows_per_step),
     )

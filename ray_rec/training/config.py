@@ -1,8 +1,17 @@
 """What a run of the trainer may be told: size of a window, workers, when to keep and publish."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ray_rec.errors import ConfigError
+
+_NOT_NEGATIVE = (
+    "idle_after_s",
+    "gate_margin",
+    "checkpoint_interval_s",
+    "publish_interval_s",
+    "max_failures",
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,35 @@ class TrainingConfig:
             )
         if self.cpus_per_worker <= 0 or self.cpus_per_read <= 0:
             raise ConfigError("training.cpus_per_worker and training.cpus_per_read must be above 0")
-        if self.gate_margin < 0 or self.checkpoint_interval_s < 0 or self.publish_interval_s < 0:
-            raise ConfigError(
-                "training.gate_margin and the training intervals must not be negative"
-            )
+        for key in _NOT_NEGATIVE:
+            if getattr(self, key) < 0:
+                raise ConfigError(f"training.{key} is {getattr(self, key)}; it must be 0 or more")
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """Rates and step size of learning; `id_lr` is the row-wise Adagrad's of item vectors."""
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 1e-3
+    id_lr: float = 0.05
+    weight_decay: float = 0.01
+    clip: float = 5.0
+    warmup_steps: int = 50
+    rows_per_step: int = 64
+    test_rows: int = 128
+    """Example rows that are predicted before a window is learned, chosen by their hash."""
+    dtype: Literal["float32", "float64"] = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Reject values that could not work, naming the key."""
+        for key in ("lr", "id_lr", "clip"):
+            if not getattr(self, key) > 0:
+                raise ConfigError(f"learner.{key} is {getattr(self, key)}; it must be above 0")
+        for key in ("weight_decay", "warmup_steps"):
+            if getattr(self, key) < 0:
+                raise ConfigError(f"learner.{key} is {getattr(self, key)}; it must be 0 or more")
+        for key in ("rows_per_step", "test_rows"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"learner.{key} is {getattr(self, key)}; it must be at least 1")

@@ -18,7 +18,8 @@ from ray_rec.events.decode import decode
 from ray_rec.events.schema import ITEMS
 from ray_rec.features.catalogue import Catalogue
 from ray_rec.log.base import open_log
-from ray_rec.model.encoder import EncoderConfig, TextEncoder
+from ray_rec.model.config import EncoderConfig
+from ray_rec.model.encoder import TextEncoder
 from ray_rec.model.text import TextStore
 
 Progress = Callable[[str, int, int], None]

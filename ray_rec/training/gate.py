@@ -10,6 +10,7 @@ from ray_rec.features.examples import collate
 from ray_rec.features.histories import History
 from ray_rec.model.servable import Servable
 from ray_rec.registry import Gate as Verdict
+from ray_rec.training.metrics import histories_of
 
 
 @dataclass(frozen=True)
@@ -31,19 +32,14 @@ class HeldOut:
     @classmethod
     def newest(cls, rows: pa.Table, num_queries: int) -> "HeldOut":
         """Take the newest `num_queries` queries with recall targets out of example rows."""
-        batch = collate(rows)
+        batch = collate(rows, num_outcomes=0)
         asked = np.unique(batch.target_query)
         chosen = asked[np.argsort(batch.query_ts[asked], kind="stable")[-num_queries:]]
         place = np.full(len(batch.query_row), -1)
         place[chosen] = np.arange(len(chosen))
         kept = place[batch.target_query] >= 0
-        histories = []
-        for query in chosen:
-            row, end = batch.query_row[query], batch.query_context[query]
-            parts = (batch.item[row, :end], batch.type[row, :end], batch.ts[row, :end])
-            histories.append(History(*parts))
         return cls(
-            histories,
+            histories_of(batch, chosen),
             batch.query_ts[chosen],
             place[batch.target_query[kept]],
             batch.target_item[kept],

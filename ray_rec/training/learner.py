@@ -1,0 +1,317 @@
+"""Learning without Ray: one window's examples to better weights, alone or in a process group.
+
+Every worker takes the same steps with the same negatives. A step's loss is divided by the step's
+weight over all workers, gradients are summed, and touched item rows are updated alike everywhere;
+so shares need not be equal, and a worker without rows in a step only adds zeros.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from ray_rec.errors import ModelError
+from ray_rec.features.arrays import mix
+from ray_rec.features.examples import Batch, WindowExamples, collate, row_keys
+from ray_rec.model.config import ModelConfig
+from ray_rec.model.items import ItemSlice, ItemTable
+from ray_rec.model.recommender import LossSums, MultiTaskModel, Queries, Step
+from ray_rec.model.servable import ITEMS, MODEL, WHITENING, Servable, tensors_under
+from ray_rec.model.text import Whitening
+from ray_rec.training.config import LearnerConfig
+from ray_rec.training.metrics import Metrics, measure
+from ray_rec.training.negatives import Draw, Negatives
+from ray_rec.training.optimizer import (
+    dense_optimizer,
+    load_optimizer,
+    optimizer_state,
+    rowwise_adagrad_,
+)
+from ray_rec.training.workers import Workers
+
+OPTIMIZER, TEXT_KEYS = "optimizer.", "text_keys"
+ID_SCALE = 0.5
+
+Float32 = npt.NDArray[np.float32]
+
+
+class Learner:
+    """The model, its item tables and optimizer; see the module for how workers agree.
+
+    Args:
+        model: the network's configuration.
+        config: rates, step size and seed.
+        device: where to learn.
+    """
+
+    def __init__(
+        self, model: ModelConfig, config: LearnerConfig, device: torch.device | None = None
+    ) -> None:
+        self._config, self._model_config = config, model
+        self._device = device or torch.device("cpu")
+        self._dtype = getattr(torch, config.dtype)
+        torch.manual_seed(config.seed)
+        self._model = MultiTaskModel(model).to(self._device, self._dtype)
+        self._items = ItemTable(model.dim, model.text_dim, self._dtype, self._device)
+        self._texts: dict[int, int] = {}
+        self._whitening: Whitening | None = None
+        self._optimizer, self._schedule = dense_optimizer(self._model, config)
+        self._workers = Workers()
+        for parameter in self._model.parameters():
+            parameter.grad = torch.zeros_like(parameter)  # a worker without rows adds these
+
+    def observe(self, items: pa.Table, text_vectors: Float32) -> None:
+        """Take new and changed items (WINDOW_ITEMS_SCHEMA) with raw text vectors [n, raw_dim]."""
+        rows = torch.from_numpy(items["row"].to_numpy().astype(np.int64))
+        if not len(rows):
+            return
+        keys = [text_key(str(text)) for text in items["text"].to_pylist()]
+        self._add_texts(keys, text_vectors)
+        before = len(self._items)
+        self._items.grow(int(rows.max()) + 1)
+        text_row = torch.tensor([self._texts[key] for key in keys])
+        self._items.text_row[rows] = text_row.to(self._device)
+        price = torch.from_numpy(items["price"].to_numpy(zero_copy_only=False).copy())
+        self._items.price[rows] = price.to(self._device, self._dtype)
+        new = rows[rows >= before]
+        white = self._items.text[self._items.text_row[new]]
+        width = min(self._model_config.dim, white.shape[1])
+        self._items.id[new, :width] = white[:, :width] * ID_SCALE
+
+    def _add_texts(self, keys: Sequence[int], raw: Float32) -> None:
+        """Whiten texts not held yet; the first ones fit the whitening."""
+        new = {key: at for at, key in enumerate(keys) if key not in self._texts}
+        if not new:
+            return
+        vectors = raw[list(new.values())]
+        if self._whitening is None:
+            self._whitening = Whitening.fit(vectors, self._model_config.text_dim)
+        white = self._whitening.apply(torch.from_numpy(vectors))
+        first = self._items.add_texts(white.to(self._device, self._dtype))
+        self._texts.update(zip(new, range(first, first + len(new)), strict=True))
+
+    def test(self, window: WindowExamples, examples: pa.Table) -> Metrics:
+        """Predict a sample of this worker's examples before they are learned; sums over workers."""
+        if not len(self._items):
+            return Metrics()
+        batch = collate(_sample(examples, self._config.test_rows), self._model_config.num_outcomes)
+        metrics = measure(self.servable(), batch, window.popularity)
+        return self._workers.add_metrics(metrics)
+
+    def learn(self, window: WindowExamples, examples: pa.Table, num_steps: int) -> Metrics:
+        """Take the window's steps with this worker's share of its rows (sorted by step).
+
+        Raises:
+            ModelError: a loss or gradient is not finite; names window and step.
+        """
+        self._model.train()
+        popularity = torch.from_numpy(window.popularity).to(self._device, self._dtype)
+        negatives = Negatives(window.popularity, self._model_config, window.number)
+        shares = self._shares(examples, num_steps)
+        weights = self._workers.add(
+            torch.tensor([[len(b.target_item), len(b.shown_item)] if b else [0, 0] for b in shares])
+            .reshape(num_steps, 2)
+            .to(self._device, torch.float64)
+        )
+        total = Metrics()
+        for step, batch in enumerate(shares):
+            weight = weights[step].clamp(min=1)
+            sums = self._step(window.number, step, batch, negatives, popularity, weight)
+            total += sums
+        return self._workers.add_metrics(total)
+
+    def _shares(self, examples: pa.Table, num_steps: int) -> list[Batch | None]:
+        """Return this worker's batch of each step, None where it has no row."""
+        step = examples["step"].to_numpy()
+        bounds = np.searchsorted(step, np.arange(num_steps + 1))
+        return [
+            collate(examples.slice(low, high - low), self._model_config.num_outcomes)
+            if high > low
+            else None
+            for low, high in pairwise(bounds)
+        ]
+
+    def _step(
+        self,
+        number: int,
+        step: int,
+        batch: Batch | None,
+        negatives: Negatives,
+        popularity: Tensor,
+        weight: Tensor,
+    ) -> Metrics:
+        """One optimizer step of all workers."""
+        torch.manual_seed(int(mix(*_ints(number, step, self._workers.rank))[0] >> np.uint64(1)))
+        self._optimizer.zero_grad(set_to_none=False)
+        rows, items, sums = np.zeros(0, np.int64), None, None
+        if batch is not None:
+            rows, made = _make_step(batch, negatives.draw(step), self._device, self._dtype)
+            index = torch.from_numpy(rows).to(self._device)
+            items = self._items.gather(index, popularity, self._model_config.id_prior)
+            kept = mix(*_ints(number, step), rows) >= _threshold(self._model_config.id_dropout)
+            own = torch.from_numpy(kept).to(self._device, self._dtype)
+            sums = self._model.losses(items, made, own)
+            loss = (
+                self._model_config.beta * sums.recall / weight[0]
+                + self._model_config.alpha * sums.click / weight[1]
+            )
+            torch.autograd.backward(loss)
+        self._apply(rows, items, batch, number, step)
+        return Metrics() if sums is None else _metrics(sums)
+
+    def _apply(
+        self, rows: np.ndarray, items: ItemSlice | None, batch: Batch | None, number: int, step: int
+    ) -> None:
+        """Sum gradients over the workers and update weights and touched rows alike."""
+        union, place = self._workers.union(rows)
+        grad = torch.zeros(len(union), self._model_config.dim, dtype=self._dtype)
+        seen = torch.zeros(len(union), dtype=self._dtype)
+        grad, seen = grad.to(self._device), seen.to(self._device)
+        if items is not None and items.id.grad is not None:
+            grad[place] = items.id.grad
+        if batch is not None and len(batch.target_item):
+            at = torch.from_numpy(np.searchsorted(union, batch.target_item)).to(self._device)
+            seen.index_add_(0, at, torch.ones_like(at, dtype=self._dtype))
+        parameters = list(self._model.parameters())
+        self._workers.add_flat([*(p.grad for p in parameters if p.grad is not None), grad, seen])
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self._config.clip)
+        if not (torch.isfinite(norm) and torch.isfinite(grad).all()):
+            raise ModelError(
+                f"window {number}, step {step}: a gradient is not finite; "
+                "lower learner.lr or set the window aside"
+            )
+        self._optimizer.step()
+        self._schedule.step()
+        index = torch.from_numpy(union).to(self._device)
+        rowwise_adagrad_(self._items.id, self._items.accumulator, index, grad, self._config.id_lr)
+        self._items.count[index] += seen
+
+    def servable(self) -> Servable:
+        """Return the model as it would serve now; later steps do not change it."""
+        return Servable.from_tensors(self.export(), self._model_config)
+
+    def export(self) -> dict[str, Tensor]:
+        """Return the tensors of a version, float32 on the CPU: weights, item tables, whitening."""
+        items = self._items.tensors()
+        del items["accumulator"]
+        named = {f"{MODEL}{k}": v for k, v in self._model.state_dict().items()}
+        named |= {f"{ITEMS}{k}": v for k, v in items.items()}
+        named |= self._whitening_tensors()
+        return {
+            k: _plain(v).float() if v.is_floating_point() else _plain(v) for k, v in named.items()
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything needed to continue bit for bit, by flat names."""
+        named = {f"{MODEL}{k}": v for k, v in self._model.state_dict().items()}
+        named |= {f"{ITEMS}{k}": v for k, v in self._items.tensors().items()}
+        named |= {
+            f"{OPTIMIZER}{k}": v
+            for k, v in optimizer_state(self._model, self._optimizer, self._schedule).items()
+        }
+        keys = torch.tensor(list(self._texts), dtype=torch.int64)
+        return (
+            {k: _plain(v) for k, v in named.items()} | {TEXT_KEYS: keys} | self._whitening_tensors()
+        )
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` gave."""
+        try:
+            self._model.load_state_dict(tensors_under(state, MODEL))
+            self._items.load(tensors_under(state, ITEMS))
+            load_optimizer(
+                self._model, self._optimizer, self._schedule, tensors_under(state, OPTIMIZER)
+            )
+            self._texts = {int(key): row for row, key in enumerate(state[TEXT_KEYS])}
+            white = tensors_under(state, WHITENING)
+            self._whitening = Whitening(**white) if white else None
+        except (KeyError, RuntimeError) as error:
+            raise ModelError(
+                f"the checkpoint does not fit the configured model ({error}); "
+                "use its configuration, or a fresh state_dir"
+            ) from error
+
+    def _whitening_tensors(self) -> dict[str, Tensor]:
+        if self._whitening is None:
+            return {}
+        return {
+            f"{WHITENING}mean": self._whitening.mean,
+            f"{WHITENING}projection": self._whitening.projection,
+        }
+
+
+def text_key(text: str) -> int:
+    """Return a stable 63-bit key of a text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().clone()
+
+
+def _ints(*values: int) -> list[npt.NDArray[np.int64]]:
+    return [np.array([value], np.int64) for value in values]
+
+
+def _threshold(share: float) -> np.uint64:
+    return np.uint64(min(int(share * 2**64), 2**64 - 1))
+
+
+def _sample(examples: pa.Table, num_rows: int) -> pa.Table:
+    """Return at most `num_rows` rows, chosen by their hash."""
+    if examples.num_rows <= num_rows:
+        return examples
+    chosen = np.argsort(row_keys(examples), kind="stable")[:num_rows]
+    return examples.take(np.sort(chosen))
+
+
+def _make_step(
+    batch: Batch, drawn: Draw, device: torch.device, dtype: torch.dtype
+) -> tuple[npt.NDArray[np.int64], Step]:
+    """Return the distinct item rows [U] of a step, and the step in places among them."""
+    token = np.maximum(batch.item, 0)  # padding is never seen
+    rows = np.unique(
+        np.concatenate([token.ravel(), batch.target_item, batch.shown_item, drawn.row])
+    )
+
+    def local(values: npt.NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(np.searchsorted(rows, values)).to(device)
+
+    def whole(values: npt.NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(values).to(device)
+
+    queries = Queries(
+        token=local(token),
+        type=whole(batch.type),
+        ts=whole(batch.ts),
+        row=whole(batch.query_row),
+        context=whole(batch.query_context),
+        at_ms=whole(batch.query_ts),
+    )
+    step = Step(
+        queries=queries,
+        target_query=whole(batch.target_query),
+        target=local(batch.target_item),
+        shown_query=whole(batch.shown_query),
+        shown=local(batch.shown_item),
+        shown_position=whole(batch.shown_position),
+        shown_labels=torch.from_numpy(batch.shown_labels).to(device, dtype),
+        negative=local(drawn.row),
+        log_expected=torch.from_numpy(drawn.log_expected).to(device, dtype),
+        exact=drawn.exact,
+    )
+    return rows, step
+
+
+def _metrics(sums: LossSums) -> Metrics:
+    return Metrics(
+        {
+            "recall_loss": (float(sums.recall.detach()), sums.recall_weight),
+            "click_loss": (float(sums.click.detach()), sums.click_weight),
+        }
+    )

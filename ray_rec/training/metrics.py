@@ -1,0 +1,122 @@
+"""Sums that workers can add, and what is measured before a window is learned."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ray_rec.features.examples import Batch
+from ray_rec.features.histories import History
+from ray_rec.model.servable import Servable
+
+NAMES = ("recall_loss", "hr@10", "ndcg@10", "click_loss", "auc")
+CHUNK_QUERIES = 64
+TOP = 10
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """(sum, weight) by name; adding two gives the metrics of both."""
+
+    sums: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __add__(self, other: "Metrics") -> "Metrics":
+        out = dict(self.sums)
+        for name, (total, weight) in other.sums.items():
+            before = out.get(name, (0.0, 0.0))
+            out[name] = (before[0] + total, before[1] + weight)
+        return Metrics(out)
+
+    def summary(self) -> dict[str, float]:
+        """Return the means; what has no weight is left out."""
+        return {name: total / weight for name, (total, weight) in self.sums.items() if weight}
+
+    def pack(self) -> Tensor:
+        """Return float64 [len(NAMES), 2] for an exchange."""
+        return torch.tensor([self.sums.get(n, (0.0, 0.0)) for n in NAMES], dtype=torch.float64)
+
+    @classmethod
+    def unpack(cls, packed: Tensor) -> "Metrics":
+        """Read what `pack` made."""
+        pairs = zip(NAMES, packed.tolist(), strict=True)
+        return cls({name: (total, weight) for name, (total, weight) in pairs if weight})
+
+
+def measure(servable: Servable, batch: Batch, popularity: npt.NDArray[np.float32]) -> Metrics:
+    """Rank every target among the whole catalogue and every shown item among the shown ones.
+
+    Ties count half: rank = 1 + greater + 0.5 · equal. The AUC weighs as many pairs as it compares.
+    """
+    return _recall(servable, batch, popularity) + _clicks(servable, batch, popularity)
+
+
+def histories_of(batch: Batch, queries: npt.NDArray[np.int64]) -> list[History]:
+    """Return what each of some queries sees."""
+    places = [(batch.query_row[query], batch.query_context[query]) for query in queries]
+    return [
+        History(batch.item[row, :end].astype(np.int32), batch.type[row, :end], batch.ts[row, :end])
+        for row, end in places
+    ]
+
+
+def _recall(servable: Servable, batch: Batch, popularity: npt.NDArray[np.float32]) -> Metrics:
+    total = Metrics()
+    asked = np.unique(batch.target_query)
+    for at in range(0, len(asked), CHUNK_QUERIES):
+        queries = asked[at : at + CHUNK_QUERIES]
+        mine = np.isin(batch.target_query, queries)
+        query = np.searchsorted(queries, batch.target_query[mine])
+        scores = servable.recall_batch(
+            histories_of(batch, queries), batch.query_ts[queries], popularity
+        )
+        wanted = scores[query, batch.target_item[mine]][:, None]
+        greater, equal = (scores[query] > wanted).sum(1), (scores[query] == wanted).sum(1) - 1
+        rank = 1 + greater + 0.5 * equal
+        loss = torch.logsumexp(torch.from_numpy(scores), 1).numpy()[query] - wanted[:, 0]
+        hit = rank <= TOP
+        count = float(len(rank))
+        total += Metrics(
+            {
+                "recall_loss": (float(loss.sum()), count),
+                "hr@10": (float(hit.sum()), count),
+                "ndcg@10": (float((hit / np.log2(1 + rank)).sum()), count),
+            }
+        )
+    return total
+
+
+def _clicks(servable: Servable, batch: Batch, popularity: npt.NDArray[np.float32]) -> Metrics:
+    chance, label = [], []
+    for query in np.unique(batch.shown_query):
+        mine = batch.shown_query == query
+        history = histories_of(batch, np.array([query]))[0]
+        at_ms, shown = int(batch.query_ts[query]), batch.shown_item[mine]
+        chance.append(servable.click(history, at_ms, popularity, shown))
+        label.append(batch.shown_labels[mine])
+    if not chance:
+        return Metrics()
+    p, y = np.concatenate(chance).astype(np.float64), np.concatenate(label)
+    p = p.clip(1e-7, 1 - 1e-7)
+    loss = -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean(1)
+    answered = y.max(1) > 0
+    likeliest = 1 - np.prod(1 - p, axis=1)
+    pairs = float(answered.sum()) * float((~answered).sum())
+    sums = {"click_loss": (float(loss.sum()), float(len(loss)))}
+    if pairs:
+        sums["auc"] = (auc(likeliest, answered) * pairs, pairs)
+    return Metrics(sums)
+
+
+def auc(score: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) -> float:
+    """Return the chance that a positive scores above a negative, ties counted half.
+
+    >>> auc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True]))
+    0.75
+    """
+    ordered = np.sort(score[~positive])
+    below = np.searchsorted(ordered, score[positive], side="left")
+    ties = np.searchsorted(ordered, score[positive], side="right") - below
+    return float((below + 0.5 * ties).mean() / len(ordered))
