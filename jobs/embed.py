@@ -1,7 +1,7 @@
 """Encode the texts of the catalogue with a pool of actors, ahead of learning or for a new encoder.
 
 python -m jobs.embed --config run.toml
-ray job submit --working-dir . -- python -m jobs.embed --set encoder.source=/models/shop-encoder
+ray job submit --working-dir . -- python -m jobs.embed --set encoder.model=/models/shop-encoder
 """
 
 import sys
