@@ -38,7 +38,7 @@ class Readable(Protocol):
 
 @dataclass
 class Replayed:
-    """What a replay has done so far: records appended by target topic, and the last record time."""
+    """What a replay has done so far: records appended by target topic, and their latest time."""
 
     records: dict[str, int] = field(default_factory=dict)
     skipped: int = 0
@@ -87,12 +87,11 @@ def replay(
     _check_targets(target, topics.values())
     taken = ranges or {}
     streams = [
-        _stream(source, (topic, aim), partition, span)
+        _stream(source, (topic, aim), partition, span, (start_ms or 0, end_ms))
         for topic, aim in topics.items()
         for partition, span in (taken.get(topic) or _all(source, topic)).items()
     ]
-    low, high = start_ms or 0, end_ms if end_ms is not None else 1 << 62
-    due = (one for one in heapq.merge(*streams) if low <= one.ts < high)
+    due = heapq.merge(*streams)
     return _append(due, target, _Pace(speed), stop or threading.Event(), on_progress)
 
 
@@ -138,11 +137,20 @@ def _all(source: Readable, topic: str) -> dict[int, tuple[int, int]]:
 
 
 def _stream(
-    source: Readable, topics: tuple[str, str], partition: int, span: tuple[int, int]
+    source: Readable,
+    topics: tuple[str, str],
+    partition: int,
+    span: tuple[int, int],
+    times: tuple[int, int | None],
 ) -> Iterator[_Due]:
     """Yield one partition's records in order; a time that falls is lifted to the last one."""
     latest = 0
     for table in source.read(topics[0], {partition: span}):
+        stamps = table["ts"].to_numpy()
+        inside = stamps >= times[0]
+        if times[1] is not None:
+            inside &= stamps < times[1]
+        table = table.filter(pa.array(inside))
         names = ("ts", "offset", "key", "value")
         columns = (table[name].to_pylist() for name in names)
         for ts, offset, key, value in zip(*columns, strict=True):
@@ -193,7 +201,6 @@ def _append(
             return done
         batch.setdefault(one.target, []).append(one.record)
         size += 1
-        done.last_ts = one.ts
     if size:
         flush()
     return done
@@ -203,3 +210,4 @@ def _write(target: EventLog, batch: Mapping[str, list[Record]], done: Replayed) 
     for topic, records in batch.items():
         target.append(topic, records)
         done.records[topic] = done.records.get(topic, 0) + len(records)
+        done.last_ts = max(done.last_ts or 0, *(record.ts for record in records))

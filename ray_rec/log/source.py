@@ -93,7 +93,8 @@ def read_log(
     source = LogSource(url, ranges, decode, split_records, dead_letters)
     # As many blocks as tasks: with fewer tasks than asked for, Ray would split their outputs.
     blocks = max(1, len(source.ranges))
-    return ray.data.read_datasource(source, override_num_blocks=blocks, **read_options)
+    dataset: Dataset = ray.data.read_datasource(source, override_num_blocks=blocks, **read_options)
+    return dataset
 
 
 def _split(ranges: Ranges, split_records: int) -> list[_Range]:
@@ -117,7 +118,7 @@ def _read_decoded(url: str, part: _Range, keep_dead: bool) -> Iterator[Block]:
         tables.append(decoded.table)
         num_rows += decoded.table.num_rows
         if decoded.dead.num_rows:
-            dead.update(decoded.dead["reason"].to_pylist())
+            dead.update(map(str, decoded.dead["reason"].to_pylist()))
             if keep_dead:
                 _append_dead(url, decoded.dead)
         if num_rows >= _BLOCK_RECORDS:
