@@ -168,6 +168,9 @@ def test_an_erasure_of_the_same_time_is_the_stricter():
     )
     assert stream.queries(window) == [([], T0, ["a"]), ([], T0 + 5, ["b"])]
     assert stream.history("u") == []
+    late = stream.window(event("u", "c", T0 + 5))
+    assert late.counts["forgotten"] == 1
+    assert stream.history("u") == []
 
 
 def test_opted_out_users_leave_no_trace_until_they_opt_in():
