@@ -10,7 +10,7 @@ import re
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -68,6 +68,8 @@ def load_config(
 ) -> RunConfig:
     """Read the configuration of a run.
 
+    Local paths become absolute, from the working folder of the caller: Ray's workers have others.
+
     Args:
         path: a TOML file; None takes `RAY_REC_CONFIG`, or no file at all.
         overrides: `section.key=value`, the value as TOML writes it; text needs no quotes.
@@ -85,7 +87,7 @@ def load_config(
             tree[part.name] = value
     for override in overrides:
         _apply(tree, override)
-    return build(RunConfig, tree)
+    return _anchored(build(RunConfig, tree), Path.cwd())
 
 
 def build(kind: type[T], tree: Mapping[str, Any], where: str = "") -> T:
@@ -106,6 +108,21 @@ def build(kind: type[T], tree: Mapping[str, Any], where: str = "") -> T:
         return msgspec.convert(tree, kind, strict=True)
     except msgspec.ValidationError as error:
         raise ConfigError(_explain(str(error), where)) from error
+
+
+def _anchored(config: RunConfig, folder: Path) -> RunConfig:
+    scheme, sqlite, path = config.log.partition("sqlite:///")
+    local = bool(sqlite and path and not scheme)
+    return replace(
+        config,
+        log=sqlite + str(folder / path) if local else config.log,
+        registry=_anchor(config.registry, folder),
+        state_dir=_anchor(config.state_dir, folder),
+    )
+
+
+def _anchor(url: str, folder: Path) -> str:
+    return url if "://" in url else str(folder / url)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -138,8 +138,8 @@ def test_an_unknown_configuration_key(ray_rec: Run, tmp_path: Path) -> None:
 def test_a_registry_that_is_not_one(ray_rec: Run, tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "todo.txt").write_text("x")
-    assert_refused(ray_rec(*command, "--set", "registry=notes"), 1, "notes is not a registry")
-    assert_refused(ray_rec(*command, "--set", "registry=none"), 1, "no registry at none")
+    assert_refused(ray_rec(*command, "--set", "registry=notes"), 1, "/notes is not a registry")
+    assert_refused(ray_rec(*command, "--set", "registry=none"), 1, "no registry at ", "/none:")
 
 
 def test_a_port_in_use(ray_rec: Run, registry: Registry) -> None:

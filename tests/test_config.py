@@ -33,22 +33,38 @@ def write(folder: Path, text: str) -> Path:
 
 def test_defaults_need_no_file_and_survive_a_round_trip() -> None:
     config = load_config(environ={})
-    assert config == RunConfig()
+    assert config.features == RunConfig().features
     assert build(RunConfig, msgspec.json.decode(msgspec.json.encode(config.to_dict()))) == config
 
 
 def test_later_sources_win(tmp_path: Path) -> None:
-    path = write(tmp_path, 'log = "sqlite:///file.db"\n[features]\nhistory_length = 20\n')
+    path = write(tmp_path, 'log = "sqlite:////file.db"\n[features]\nhistory_length = 20\n')
     config = load_config(path, environ={})
-    assert config.log == "sqlite:///file.db"
+    assert config.log == "sqlite:////file.db"
     assert config.features.history_length == 20
 
-    environ = {"RAY_REC_LOG": "sqlite:///env.db", "RAY_REC_REGISTRY": "somewhere"}
+    environ = {"RAY_REC_LOG": "sqlite:////env.db", "RAY_REC_REGISTRY": "s3://somewhere"}
     config = load_config(path, ["features.history_length=30"], environ)
-    assert config.log == "sqlite:///env.db"
-    assert config.registry == "somewhere"
+    assert config.log == "sqlite:////env.db"
+    assert config.registry == "s3://somewhere"
     assert config.features.history_length == 30
-    assert load_config(path, ["log=sqlite:///set.db"], environ).log == "sqlite:///set.db"
+    assert load_config(path, ["log=sqlite:////set.db"], environ).log == "sqlite:////set.db"
+
+
+def test_local_places_are_absolute_from_the_callers_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_config(environ={})
+    assert config.log == f"sqlite:///{tmp_path}/var/log.db"
+    assert config.registry == f"{tmp_path}/var/registry"
+    assert config.state_dir == f"{tmp_path}/var/state"
+
+    places = ["log=kafka://h:9092", "registry=s3://bucket/models", "state_dir=/srv/state"]
+    config = load_config(None, places, {})
+    assert [config.log, config.registry, config.state_dir] == [
+        place.partition("=")[2] for place in places
+    ]
 
 
 def test_the_environment_names_the_file(tmp_path: Path) -> None:
@@ -106,8 +122,8 @@ def test_an_override_into_a_value_of_the_file_is_an_error(tmp_path: Path) -> Non
 
 
 def test_text_needs_no_quotes_but_may_have_them() -> None:
-    assert load_config(overrides=["registry=5"], environ={}).registry == "5"
-    assert load_config(overrides=['registry="a b"'], environ={}).registry == "a b"
+    assert load_config(overrides=["registry=5"], environ={}).registry.endswith("/5")
+    assert load_config(overrides=['registry="/a b"'], environ={}).registry == "/a b"
     assert load_config(overrides=["log=kafka://h:1,h:2"], environ={}).log == "kafka://h:1,h:2"
 
 
