@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ray_rec.errors import LogError, LogUnavailable
 from ray_rec.events.schema import LOG_SCHEMA
-from ray_rec.log.base import gap
+from ray_rec.log.base import check_ranges, gap
 from ray_rec.log.kafka.address import Address
 
 STALL_TIMEOUT_S = 30.0
@@ -44,14 +44,17 @@ def client() -> ModuleType:
 def read_ranges(
     address: Address, topic: str, ranges: Mapping[int, tuple[int, int]], batch_records: int
 ) -> Iterator[pa.Table]:
-    """Yield the records of non-empty [start, end) as tables of LOG_SCHEMA.
+    """Yield the records of [start, end) as tables of LOG_SCHEMA.
 
-    Raises OffsetGap for offsets deleted meanwhile, LogUnavailable when the brokers fall silent.
+    Raises OffsetGap for deleted offsets, UnknownPartition, LogError for ranges beyond the end,
+    LogUnavailable when the brokers fall silent.
     """
     kafka = client()
     consumer = kafka.Consumer(_SETTINGS | address.librdkafka_settings())
-    reader = _Reader(kafka, consumer, topic, ranges)
     try:
+        bounds = {p: _bounds(kafka, consumer, topic, p) for p, (s, e) in ranges.items() if s < e}
+        earliest, latest = ({p: pair[i] for p, pair in bounds.items()} for i in (0, 1))
+        reader = _Reader(kafka, consumer, topic, check_ranges(topic, ranges, earliest, latest))
         heard = time.monotonic()
         while reader.ranges:
             messages = consumer.consume(min(batch_records, reader.num_left()), timeout=0.05)
@@ -66,6 +69,24 @@ def read_ranges(
                 yield _to_table(good)
     finally:
         consumer.close()
+
+
+class UnknownPartition(Exception):
+    """The brokers know no such topic or partition."""
+
+
+def _bounds(kafka: ModuleType, consumer: Any, topic: str, partition: int) -> tuple[int, int]:
+    """Return the first offset and the high watermark of a partition."""
+    place = kafka.TopicPartition(topic, partition)
+    try:
+        low, high = consumer.get_watermark_offsets(place, timeout=STALL_TIMEOUT_S)
+    except kafka.KafkaException as error:
+        codes, reason = kafka.KafkaError, error.args[0]
+        unknown = (codes._UNKNOWN_TOPIC, codes._UNKNOWN_PARTITION, codes.UNKNOWN_TOPIC_OR_PART)
+        if reason.code() in unknown:
+            raise UnknownPartition from error
+        raise LogUnavailable(f"{topic}/{partition} cannot be read: {reason.str()}") from error
+    return low, high
 
 
 class _Reader:

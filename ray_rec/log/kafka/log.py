@@ -21,7 +21,7 @@ from ray_rec.errors import ConfigError, LogError, LogUnavailable, TopicMissing
 from ray_rec.events.schema import ITEMS, Record
 from ray_rec.log.base import Offsets, check_positions, check_ranges, check_records
 from ray_rec.log.kafka.address import Address
-from ray_rec.log.kafka.bulk import read_ranges
+from ray_rec.log.kafka.bulk import UnknownPartition, read_ranges
 from ray_rec.log.kafka.tail import NEW_PARTITIONS_EVERY_S, Tail
 from ray_rec.log.partition import partition_of
 
@@ -163,9 +163,13 @@ class KafkaLog:
         batch_records: int = 10_000,
     ) -> Iterator[pa.Table]:
         """Yield the records of [start, end), partitions mixed."""
-        wanted = check_ranges(topic, ranges, self.earliest(topic), self.latest(topic))
-        if wanted:
-            yield from read_ranges(self._address, topic, wanted, batch_records)
+        if not any(start < end for start, end in ranges.values()):
+            return
+        try:
+            yield from read_ranges(self._address, topic, ranges, batch_records)
+        except UnknownPartition:
+            check_ranges(topic, ranges, self.earliest(topic), self.latest(topic))
+            raise LogUnavailable(f"{self.url}: {topic} is not ready yet; read it again") from None
 
     def follow(
         self, offsets: Mapping[str, Offsets], stop: threading.Event, poll_s: float = 0.02
