@@ -1,6 +1,6 @@
 """Copy a stretch of a log or an archive to a log, at a chosen speed.
 
-python -m jobs.replay sqlite:///old.db --set log=kafka://broker:9092 --start 2017-12-01
+python -m jobs.replay sqlite:///old.db --set log=kafka://broker:9092 --from 2017-12-01
 python -m jobs.replay --topic events=events-again --offsets events:0:100-200 --speed 60
 python -m jobs.replay --dead-letter
 """
@@ -19,8 +19,8 @@ def main() -> int:
     parser.add_argument("source", nargs="?", help="log URL or archive folder; the run's log")
     parser.add_argument("--topic", action="append", default=[], help="events, or events=other-name")
     parser.add_argument("--offsets", action="append", default=[], help="events:0:100-200")
-    parser.add_argument("--start", help="first record time, ISO 8601 or ms")
-    parser.add_argument("--end", help="record time to stop before")
+    parser.add_argument("--from", dest="start", help="first record time, ISO 8601 or ms")
+    parser.add_argument("--until", dest="end", help="record time to stop before")
     parser.add_argument("--speed", type=float, default=0.0, help="1 is the original pace")
     parser.add_argument("--dead-letter", action="store_true", help="put dead letters back")
     given = parser.parse_args()

@@ -14,6 +14,9 @@ app = typer.Typer(
     help="List the versions of the model, go back to one, go on again.", no_args_is_help=True
 )
 
+QUALITY = ("loss", "@", "auc")
+"""Parts of the names of metrics that tell how good a version is; the others count records."""
+
 
 def _registry(config: ConfigFile, overrides: Overrides) -> "Registry":
     from ray_rec.registry import Registry
@@ -41,7 +44,8 @@ def list_versions(
 def _line(manifest: "Manifest") -> str:
     made = datetime.fromtimestamp(manifest.created_at / 1000, UTC).isoformat(timespec="seconds")
     gate = "passed" if manifest.gate.passed else f"failed ({manifest.gate.reason})"
-    metrics = "  ".join(f"{name} {value:.4g}" for name, value in manifest.metrics.items())
+    measured = manifest.metrics.items()
+    metrics = "  ".join(f"{k} {v:.4g}" for k, v in measured if any(part in k for part in QUALITY))
     return f"{manifest.version:>8}  {made}  {manifest.num_items} items  gate {gate}  {metrics}"
 
 

@@ -6,9 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ray_rec.cli.options import AsJson, ConfigFile, Overrides, settings, show
+from ray_rec.cli.options import AsJson, ConfigFile, Overrides, progress_bars, settings, show
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Start = Annotated[str | None, typer.Option("--from", help="First record time, ISO 8601 or ms.")]
+End = Annotated[str | None, typer.Option("--until", help="Record time to stop before.")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
 
 
@@ -61,38 +63,50 @@ def serve(
 
 
 def backtest(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the JSON and the HTML report.")
-    ] = Path("var/backtest"),
+    out: Annotated[Path, typer.Option(help="Folder for the JSON and the HTML report.")] = Path(
+        "var/backtest"
+    ),
+    start: Start = None,
+    end: End = None,
+    warmup_windows: Annotated[
+        int, typer.Option(min=0, help="Windows that are learned before the first is tested.")
+    ] = 1,
+    max_queries: Annotated[
+        int, typer.Option(min=0, help="Questions tested in each window; 0 tests all.")
+    ] = 200,
     config: ConfigFile = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Replay a stretch of the log: test, then train, beside the baselines."""
-    from ray_rec.evaluation.backtest import run_backtest
+    run = settings(config, overrides)
+    from ray_rec.evaluation.backtest import Options, run_backtest
 
-    show(run_backtest(settings(config, overrides), output), as_json)
+    options = Options(start, end, warmup_windows, max_queries)
+    with progress_bars(as_json) as bars:
+
+        def tell(done: int, total: int, _metrics: dict[str, float]) -> None:
+            if bars is not None:
+                bars("records", done, total)
+
+        headline = run_backtest(run, out, options, tell)
+    show(headline, as_json)
 
 
 def replay(
     source: Annotated[
-        str | None,
-        typer.Argument(help="Log URL or folder of an archive; by default the run's log."),
+        str | None, typer.Argument(help="Log URL or folder of an archive; else the run's log.")
     ] = None,
-    to: Annotated[
-        str | None, typer.Option(help="Log URL to write to; by default the run's.")
-    ] = None,
+    to: Annotated[str | None, typer.Option(help="Log URL to write to; else the run's log.")] = None,
     topic: Annotated[
         list[str] | None,
-        typer.Option(
-            help="events, or events=other-name. Repeatable; by default all but dead-letter."
-        ),
+        typer.Option(help="events, or events=other-name. Repeatable; else all but dead-letter."),
     ] = None,
     offsets: Annotated[
         list[str] | None, typer.Option(help="events:0:100-200 (partition 0). Repeatable.")
     ] = None,
-    start: Annotated[str | None, typer.Option(help="First record time, ISO 8601 or ms.")] = None,
-    end: Annotated[str | None, typer.Option(help="Record time to stop before.")] = None,
+    start: Start = None,
+    end: End = None,
     speed: Annotated[float, typer.Option(help="1 is the original pace, 0 does not wait.")] = 0.0,
     dead_letter: Annotated[
         bool, typer.Option("--dead-letter", help="Put dead letters back to their topics.")
