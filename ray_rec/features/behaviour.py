@@ -78,7 +78,7 @@ class Behaviour:
     def settle(self, watermark_ms: int) -> int:
         """Let go of what is no longer needed; return how many users were evicted."""
         config = self._config
-        self.controls.prune(watermark_ms - max(config.dedup_ms, config.attribution_ms))
+        self.controls.prune(watermark_ms - max(config.dedup_ms, config.longest_attribution_ms))
         return self.histories.evict(config.max_users)
 
     def _take_wishes(self, wishes: pa.Table) -> Int32:

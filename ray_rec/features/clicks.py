@@ -35,6 +35,7 @@ def open_exposures(
         "request": rows.key,
         "user": rows.user,
         "ts": rows.ts,
+        "closes_ms": rows.closes_ms,
         "partition": rows.partition,
         "offset": rows.offset,
         "held_out": held_out,

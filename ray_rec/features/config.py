@@ -3,7 +3,7 @@
 One configuration serves live, offline and backtest; a snapshot remembers the one it was made with.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,8 @@ TOKEN_TYPES = ("view", "click", "like", "cart", "purchase", "rating")
 class FeatureConfig:
     """Configuration of `FeatureState`; times are event times.
 
+    `attribution_by_policy_ms` sets the attribution window of the exposures of some policies apart,
+    as of a mailing that people answer within a week.
     `event_types` gives each type its code (its place); a type not listed becomes "other".
     `target_types` are learned as recall targets, kept as history tokens and counted as popularity;
     other types (returns, for one) are neither, but may still be outcomes of an exposure.
@@ -27,6 +29,7 @@ class FeatureConfig:
 
     history_length: int = 50
     attribution_ms: int = 30 * MINUTE_MS
+    attribution_by_policy_ms: dict[str, int] = field(default_factory=dict)
     lateness_ms: int = MINUTE_MS
     dedup_ms: int = 7 * DAY_MS
     half_lives_days: tuple[float, ...] = (1.0, 7.0, 28.0)
@@ -55,6 +58,9 @@ class FeatureConfig:
                 least <= getattr(self, key) <= most, key, self, f"a whole number {least}..{most}"
             )
         _expect(0 <= self.held_out_share <= 0.5, "held_out_share", self, "a share from 0 to 0.5")
+        windows = self.attribution_by_policy_ms.values()
+        fits = all(1 <= window <= 10**12 for window in windows)
+        _expect(fits, "attribution_by_policy_ms", self, "whole numbers 1..10**12 by policy")
         positive = bool(self.half_lives_days) and min(self.half_lives_days) >= 0.001
         _expect(positive, "half_lives_days", self, "one or more days, each at least 0.001")
 
@@ -71,6 +77,11 @@ class FeatureConfig:
     def num_outcomes(self) -> int:
         """Outcome types, thus label bits, O."""
         return len(self.outcome_types)
+
+    @property
+    def longest_attribution_ms(self) -> int:
+        """The longest attribution window of any policy."""
+        return max(self.attribution_ms, *self.attribution_by_policy_ms.values(), 0)
 
     @cached_property
     def type_codes(self) -> dict[str, int]:

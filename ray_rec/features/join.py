@@ -33,6 +33,7 @@ _OPEN: dict[str, Any] = {
     "request": pa.uint64(),
     "user": pa.uint64(),
     "ts": pa.int64(),
+    "closes_ms": pa.int64(),
     "partition": pa.int32(),
     "offset": pa.int64(),
     "held_out": pa.bool_(),
@@ -61,7 +62,7 @@ class Join:
     """Exposures whose attribution window is open, and the outcomes that may belong to them."""
 
     def __init__(self, config: FeatureConfig) -> None:
-        self._attribution_ms, self._skew_ms = config.attribution_ms, config.lateness_ms
+        self._longest_ms, self._skew_ms = config.longest_attribution_ms, config.lateness_ms
         self.open = OPEN_SCHEMA.empty_table()
         self.outcomes = OUTCOMES_SCHEMA.empty_table()
 
@@ -80,7 +81,7 @@ class Join:
         actor, taken = numbers(self.outcomes, "user"), numbers(self.outcomes, "ts")
         self.outcomes = self.outcomes.filter(pa.array(~controls.opted_out(actor, taken)))
         user, ts = numbers(self.open, "user"), numbers(self.open, "ts")
-        erased = controls.erases(user, ts, ts + self._attribution_ms - 1)
+        erased = controls.erases(user, ts, numbers(self.open, "closes_ms") - 1)
         self.open = self.open.filter(pa.array(~erased))
         return int(erased.sum())
 
@@ -89,7 +90,7 @@ class Join:
 
         They leave the join, as do outcomes that no open or later exposure can claim.
         """
-        closing = numbers(self.open, "ts") + self._attribution_ms <= watermark_ms
+        closing = numbers(self.open, "closes_ms") <= watermark_ms
         if closing.any():
             offsets, bits = self._labels(closing)
             closed = self.open.append_column("shown_labels", list_array(bits, offsets))
@@ -102,7 +103,7 @@ class Join:
         return closed
 
     def _prune(self, watermark_ms: int) -> None:
-        void = numbers(self.outcomes, "ts") + self._attribution_ms + self._skew_ms <= watermark_ms
+        void = numbers(self.outcomes, "ts") + self._longest_ms + self._skew_ms <= watermark_ms
         if void.any():
             self.outcomes = self.outcomes.filter(pa.array(~void)).combine_chunks()
 
@@ -118,7 +119,7 @@ class Join:
         if len(near):
             slots = _Slots(self.open.take(near), starts[near], actors)
             outcomes = self.outcomes.filter(pa.array(acted))
-            slot, bit = slots.match(outcomes, self._attribution_ms, self._skew_ms)
+            slot, bit = slots.match(outcomes, self._skew_ms)
             np.bitwise_or.at(bits, slot, bit)
         return starts, bits
 
@@ -131,6 +132,7 @@ class _Slots:
         self._request = numbers(exposures, "request")
         self._exposure_user = numbers(exposures, "user")
         self._exposure_ts = numbers(exposures, "ts")
+        self._closes_ms = numbers(exposures, "closes_ms")
         item, lengths = lists(exposures, "shown_item")
         self._exposure = np.repeat(np.arange(len(starts)), lengths)
         self._item = item.astype(np.int64)
@@ -139,18 +141,15 @@ class _Slots:
         user = np.searchsorted(actors, self._exposure_user)[self._exposure]
         self._pair = (user.astype(np.int64) << 32) | self._item
 
-    def match(
-        self, outcomes: pa.Table, attribution_ms: int, skew_ms: int
-    ) -> tuple[Int64, AnyArray]:
+    def match(self, outcomes: pa.Table, skew_ms: int) -> tuple[Int64, AnyArray]:
         """Return (slot, bit) of each outcome that an exposure can claim."""
         named = column(outcomes, "request").is_valid().to_numpy(zero_copy_only=False)
         ts, bit = numbers(outcomes, "ts"), numbers(outcomes, "bit")
         exposure = np.full(len(ts), -1, np.int64)
         exposure[named] = self._named(outcomes.filter(pa.array(named)))
         exposure[~named] = self._latest(outcomes.filter(pa.array(~named)))
-        shown_ts = self._exposure_ts[exposure]
-        earliest = shown_ts - np.where(named, skew_ms, 0)
-        valid = (exposure >= 0) & (earliest <= ts) & (ts < shown_ts + attribution_ms)
+        earliest = self._exposure_ts[exposure] - np.where(named, skew_ms, 0)
+        valid = (exposure >= 0) & (earliest <= ts) & (ts < self._closes_ms[exposure])
         return self._slots_of(exposure[valid], numbers(outcomes, "item")[valid], bit[valid])
 
     def _named(self, outcomes: pa.Table) -> Int64:

@@ -29,7 +29,7 @@ from ray_rec.features.catalogue import Catalogue
 from ray_rec.features.config import OTHER, FeatureConfig
 
 _EVENT_COLUMNS = ("event_id", "user_id", "item_id", "event_type", "ts", "request_id")
-_EXPOSURE_COLUMNS = ("request_id", "user_id", "ts", "items")
+_EXPOSURE_COLUMNS = ("request_id", "user_id", "ts", "policy", "items")
 _PLACE = ("partition", "offset")
 
 
@@ -68,6 +68,7 @@ class ExposureRows(Rows):
 
     key: UInt64  # hash of request_id
     num_items: Int64
+    closes_ms: Int64  # when the attribution window ends
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ _NO_EXPOSURES: tuple[ExposureRows, Column, dict[str, AnyArray]] = (
         offset=np.zeros(0, np.int64),
         key=np.zeros(0, np.uint64),
         num_items=np.zeros(0, np.int64),
+        closes_ms=np.zeros(0, np.int64),
     ),
     pa.array([], pa.string()),
     {
@@ -143,7 +145,12 @@ def read_records(
     return Records(
         _event_rows(events, event_users, item, config),
         event_users[1],
-        ExposureRows(**_common(exposures, users), key=key, num_items=num_items),
+        ExposureRows(
+            **_common(exposures, users),
+            key=key,
+            num_items=num_items,
+            closes_ms=numbers(exposures, "ts") + _attribution_ms(exposures, config),
+        ),
         users[1],
         _shown(shown, shown_item, num_items),
     )
@@ -172,6 +179,13 @@ def _event_rows(
         request=hash_strings(request),
         named=request.is_valid().to_numpy(zero_copy_only=False),
     )
+
+
+def _attribution_ms(exposures: pa.Table, config: FeatureConfig) -> Int64:
+    code, policies = _encode(column(exposures, "policy"))
+    names: list[Any] = policies.to_pylist()
+    windows = [config.attribution_by_policy_ms.get(n, config.attribution_ms) for n in names]
+    return np.array(windows, np.int64)[code]
 
 
 def _common(table: pa.Table, users: tuple[Int64, Column]) -> dict[str, Any]:

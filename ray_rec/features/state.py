@@ -149,7 +149,9 @@ class FeatureState:
         outcomes = outcomes_table(live, self._outcome_bits[live.type])
         self.join.add(made.filter(pa.array(first & (rows.num_items > 0))), outcomes)
         shown_ms = self._seen_exposures.latest(live.request)
-        missed = live.named & (shown_ms > 0) & (shown_ms + config.attribution_ms <= watermark_ms)
+        missed = (
+            live.named & (shown_ms > 0) & (shown_ms + config.longest_attribution_ms <= watermark_ms)
+        )
         return {
             "exposures": len(rows),
             "exposure_duplicates": int((~first).sum()),

@@ -199,3 +199,15 @@ def test_wishes_drop_exposures_that_were_open_in_event_time(stream, action, at, 
         stream.window(made)
         stream.window(wish)
     assert (close(stream) != {}) == kept
+
+
+def test_a_policy_may_have_an_attribution_window_of_its_own():
+    stream = Stream(attribution_ms=100, lateness_ms=0, attribution_by_policy_ms={"mailing": 1000})
+    stream.window(
+        exposure("r", "u", T0, ["a"]),
+        exposure("m", "v", T0, ["a"], policy="mailing"),
+        event("u", "a", T0 + 500, "purchase"),  # over for r
+        event("v", "a", T0 + 500, "purchase"),
+    )
+    assert stream.clicks(stream.window(advance_to_ms=T0 + 999)) == {}  # r closed at T0 + 500
+    assert close(stream) == {1: ([], shown(a=PURCHASE))}
