@@ -26,8 +26,12 @@ def demo(
     config: ConfigFile = None,
     overrides: Overrides = None,
 ) -> None:
-    """Run the whole loop on real data, until Ctrl-C; started again, it goes on where it was."""
-    _call("serve.demo:run", settings(config, overrides), host, port)
+    """Run the whole loop on real data, until Ctrl-C; started again, it goes on where it was.
+
+    Without a configuration of your own it runs with serve/demo.toml.
+    """
+    chosen = config or _attribute("serve.demo:CONFIG")
+    _attribute("serve.demo:run")(settings(chosen, overrides), host, port)
 
 
 def train(config: ConfigFile = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
@@ -59,7 +63,7 @@ def serve(
     overrides: Overrides = None,
 ) -> None:
     """Answer recommendation requests with the version in service, until Ctrl-C."""
-    _call("serve.standalone:run", settings(config, overrides), host, port, typer.echo)
+    _attribute("serve.standalone:run")(settings(config, overrides), host, port, typer.echo)
 
 
 def backtest(
@@ -137,7 +141,7 @@ def status(config: ConfigFile = None, overrides: Overrides = None, as_json: AsJs
     show(read_status(run), as_json)
 
 
-def _call(target: str, *args: Any) -> Any:
-    """Call `module:function` of the applications, which the library does not import."""
-    module, _, function = target.partition(":")
-    return getattr(importlib.import_module(module), function)(*args)
+def _attribute(target: str) -> Any:
+    """Return `module:name` of the applications, which the library does not import."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from ray_rec.errors import StateError
-from ray_rec.registry.tables import table_from_bytes, table_to_bytes
+from ray_rec.registry.files import table_from_bytes, table_to_bytes
 
 _META, _LEARNER, _ROWS, _HELD_OUT = "meta.json", "learner.safetensors", "rows.arrow", "gate.arrow"
 _STATE = "state-"
