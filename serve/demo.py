@@ -35,6 +35,7 @@ RECENT_WEEKS = (46, 53)
 OLDER_WEEKS = (1, 45)
 SHOPPER = "1228"
 NOTES = "demo.json"
+PATIENCE_S = 90.0
 CONFIG = Path(__file__).with_name("demo.toml")
 """What the demo runs with where no configuration is given."""
 
@@ -58,14 +59,14 @@ def run(config: RunConfig, host: str = "127.0.0.1", port: int = 8000) -> None:
     """
     launch.check_port(host, port)
     os.environ.update(launch.environment(host=host))  # before Ray starts
-    console = Console()
+    console, started = Console(), time.monotonic()
     with stop_on_signals() as stop, _progress(console) as progress:
         _load(config, progress)
         _start_ray(config, progress)
         try:
             with _trainer(config, stop, progress):
                 url = _serve(config, host, port, progress)
-                if _wait_until_ready(url, stop, progress):
+                if _wait_until_ready(config, url, started, stop, progress):
                     _greet(console, url)
                     _add_older_weeks(config, stop, progress)
                     stop.wait()
@@ -178,14 +179,21 @@ def _serve(config: RunConfig, host: str, port: int, progress: Progress) -> str:
     return url
 
 
-def _wait_until_ready(url: str, stop: threading.Event, progress: Progress) -> bool:
-    """Wait for the first version; False when the demo is stopped before."""
+def _wait_until_ready(
+    config: RunConfig, url: str, started: float, stop: threading.Event, progress: Progress
+) -> bool:
+    """Wait for a version that knows the recent weeks, or has learned for a while.
+
+    False when the demo is stopped before.
+    """
     task = progress.add_task("first version", total=1, note="")
-    while not stop.is_set():
-        if httpx.get(f"{url}/readyz").status_code == HTTPStatus.OK:
+    while not stop.wait(0.2):
+        if httpx.get(f"{url}/readyz").status_code != HTTPStatus.OK:
+            continue
+        late = time.monotonic() - started > PATIENCE_S
+        if late or not sum(status(config).lag[EVENTS].values()):
             progress.update(task, completed=1)
             return True
-        stop.wait(0.2)
     return False
 
 

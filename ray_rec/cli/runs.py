@@ -30,6 +30,7 @@ def demo(
 
     Without a configuration of your own it runs with serve/demo.toml.
     """
+    _attribute("serve.quiet:quiet")()
     chosen = config or _attribute("serve.demo:CONFIG")
     _attribute("serve.demo:run")(settings(chosen, overrides), host, port)
 
@@ -63,7 +64,7 @@ def serve(
     overrides: Overrides = None,
 ) -> None:
     """Answer recommendation requests with the version in service, until Ctrl-C."""
-    _attribute("serve.standalone:run")(settings(config, overrides), host, port, typer.echo)
+    _attribute("serve.launch:run")(settings(config, overrides), host, port, typer.echo)
 
 
 def backtest(

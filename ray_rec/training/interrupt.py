@@ -22,9 +22,21 @@ def stop_on_signals() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    before = {number: signal.signal(number, ask) for number in SIGNALS}
-    try:
+    with signals_kept():
+        for number in SIGNALS:
+            signal.signal(number, ask)
         yield stop
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """Put the handlers of this moment back at the end; outside the main thread, do nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

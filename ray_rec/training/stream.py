@@ -12,6 +12,7 @@ import ray
 from ray_rec.config import RunConfig
 from ray_rec.log.base import Offsets, create_standard_topics, open_log
 from ray_rec.registry import Registry
+from ray_rec.training.interrupt import signals_kept
 from ray_rec.training.actors import start_actors
 from ray_rec.training.planner import LEARNED_TOPICS
 
@@ -71,7 +72,8 @@ def connect(num_cpus: int | None = None) -> None:
     # Read when a run starts; the default of 2 s would cost every window that long.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     if not ray.is_initialized():
-        ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False)
+        with signals_kept():  # Ray takes SIGTERM for itself
+            ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False)
 
 
 class _Tally:

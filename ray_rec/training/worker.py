@@ -79,6 +79,7 @@ class WindowLoop:
         self._texts = TextStore(f"{config.state_dir}/texts", self._encoder.digest)
         self._rows: list[str] = []
         self._number = 0
+        self._learned = False
         self._gate = Gate(config.training.gate_queries, config.training.gate_margin)
         self._publisher: Publisher | None = None
         self._side: WindowSide | None = None
@@ -94,7 +95,7 @@ class WindowLoop:
                 break
             metrics = self._learn(window)
             self._report(metrics, self._checkpoint() if self._due() else None)
-        if self._number > first:
+        if self._number > first and self._learned:
             self._publish({})
             self._report({}, self._checkpoint())
 
@@ -106,6 +107,7 @@ class WindowLoop:
                 kept = TrainerCheckpoint.read(Path(folder))
             self._learner.load(kept.learner)
             self._rows, self._number, state = kept.rows, kept.number, kept.state
+            self._learned = True
             self._gate.rows = kept.held_out
         if self._rank == 0:
             ray.get(self._setup.owner.resume.remote(self._number, state))
@@ -129,7 +131,8 @@ class WindowLoop:
         self._gate.add(side.held_out)
         self._number = window.number + 1
         metrics = {**tested.summary(), **learned.summary(), **side.window.counts}
-        if self._publisher is not None and self._publisher.due():
+        self._learned = self._learned or side.num_steps > 0
+        if self._publisher is not None and self._learned and self._publisher.due():
             metrics |= self._publish(metrics)
         timer.lap("publish")
         metrics |= {"window": window.number, "records": window.num_records, **timer.laps}
@@ -164,7 +167,7 @@ class WindowLoop:
 
     def _due(self) -> bool:
         waited = time.monotonic() - self._kept_at
-        return waited >= self._setup.config.training.checkpoint_interval_s
+        return self._learned and waited >= self._setup.config.training.checkpoint_interval_s
 
     def _checkpoint(self) -> ray.train.Checkpoint | None:
         """Write what stands before the next window; None on other ranks, and while catching up.
