@@ -17,6 +17,7 @@ from ray_rec.datasets.products import products
 from ray_rec.datasets.promotions import Promotions, exposures
 from ray_rec.datasets.purchases import (
     FIRST_WEEK,
+    HOUR_MS,
     LAST_EVENT_MS,
     LAST_WEEK,
     Purchases,
@@ -65,7 +66,7 @@ def load(
     appender = Appender(log, progress)
     bought = _read(folder, "transactions")
     if items:
-        start_ms = week_start_ms(first) + shift_ms
+        start_ms = week_start_ms(first) + shift_ms - HOUR_MS  # before all that happens to them
         records = products(_read(folder, "products"), _before(bought, first), start_ms)
         appender.expect(ITEMS, len(records))
         appender.append(ITEMS, records)

@@ -24,7 +24,7 @@ from ray_rec.log.base import EventLog
 NOT_ON_THE_LOG = -1
 """Partition of dead letters that never were records: their offset is the row in the file."""
 
-_SHOWN = 5
+_SHOWN = 3
 
 T = TypeVar("T", Event, Item)
 
@@ -132,15 +132,12 @@ def _bury(log: EventLog, bad: Iterable[BadRow]) -> None:
 
 
 def _summary(bad: list[BadRow], num_good: int) -> str:
-    """Say how many rows are bad, show the first ones, and what can be done."""
-    lines = [f"  {row}" for row in bad[:_SHOWN]]
+    """Say in one line how many rows are bad, which are the first, and what can be done."""
+    shown = "; ".join(map(str, bad[:_SHOWN]))
     if len(bad) > _SHOWN:
-        reasons = Counter(row.error.reason for row in bad).most_common()
-        lines.append("  in all: " + ", ".join(f"{count} {reason}" for reason, count in reasons))
-    return "\n".join(
-        [
-            f"{len(bad)} of {len(bad) + num_good} rows are no valid records; nothing was imported",
-            *lines,
-            "mend them, or send them to the topic dead-letter with --skip-bad (skip_bad=True)",
-        ]
+        reasons = Counter(str(row.error.reason) for row in bad).most_common()
+        shown += "; in all: " + ", ".join(f"{count} {reason}" for reason, count in reasons)
+    return (
+        f"nothing was imported: {len(bad)} of {len(bad) + num_good} rows are no valid records: "
+        f"{shown}: mend them, or send them to the topic dead-letter with --skip-bad"
     )

@@ -1,0 +1,83 @@
+"""Replay a stretch of the log: test, then train, beside the baselines; JSON and HTML in --out.
+
+python -m jobs.backtest --log sqlite:///var/log.db --out var/backtest
+python -m jobs.backtest --config run.toml --from 2017-12-01 --until 2018-01-01 --out var/backtest
+ray job submit --working-dir . -- python -m jobs.backtest --set log=kafka://broker:9092 --out /out
+
+A place is a time (ISO 8601 in UTC, or ms) or offsets: '{"events": {"0": 1200, "1": 1180}}'.
+In a Ray job (RAY_ADDRESS is set) it runs as one task of the cluster; the job's driver writes.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from jobs.arguments import show
+from ray_rec.config import RunConfig, load_config
+from ray_rec.evaluation.backtest import Options, backtest
+from ray_rec.evaluation.report import write_report
+
+
+def main() -> int:
+    """Run the backtest and print its headline as one line of JSON."""
+    arguments = _arguments()
+    overrides = [*arguments.set, *([f"log={arguments.log}"] if arguments.log else [])]
+    options = Options(
+        start=arguments.start,
+        end=arguments.end,
+        warmup_windows=arguments.warmup_windows,
+        max_queries=arguments.max_queries,
+    )
+    report = _run(load_config(arguments.config, overrides), options)
+    show(write_report(report, arguments.out))
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default = Options()
+    parser.add_argument("--config", help="TOML file of the run")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--log", help="URL of the log, instead of the configuration's")
+    parser.add_argument("--out", type=Path, default=Path("var/backtest"), help="folder to write to")
+    parser.add_argument("--from", dest="start", metavar="PLACE", help="where to begin")
+    parser.add_argument("--until", dest="end", metavar="PLACE", help="where to end")
+    parser.add_argument(
+        "--warmup-windows",
+        type=int,
+        default=default.warmup_windows,
+        help="windows with behaviour that are learned before the first is tested",
+    )
+    parser.add_argument(
+        "--max-queries",
+        type=int,
+        default=default.max_queries,
+        help="queries, and exposures, tested in a window (0: all)",
+    )
+    return parser.parse_args()
+
+
+def _run(config: RunConfig, options: Options) -> dict[str, Any]:
+    if not os.environ.get("RAY_ADDRESS"):
+        return backtest(config, options, _progress)
+    import ray
+
+    from ray_rec.training.stream import connect
+
+    connect()
+    task = ray.remote(num_cpus=1)(backtest)
+    report: dict[str, Any] = ray.get(task.remote(config, options))
+    return report
+
+
+def _progress(done: int, total: int, losses: dict[str, float]) -> None:
+    told = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+    sys.stderr.write(f"{done:,} of {total:,} records  {told}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""Inline SVG charts for reports: lines over windows, and calibration; no scripts, no assets."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from math import isfinite
+
+COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#64748b")
+
+_WIDTH, _HEIGHT = 560, 260
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 34
+
+Points = Sequence[tuple[float, float]]
+
+
+class _Frame:
+    """Maps values to the pixels inside the axes."""
+
+    def __init__(self, x: tuple[float, float], y: tuple[float, float]) -> None:
+        self._x, self._y = x, y
+
+    def x(self, value: float) -> float:
+        low, high = self._x
+        return _LEFT + (value - low) / ((high - low) or 1) * (_WIDTH - _LEFT - _RIGHT)
+
+    def y(self, value: float) -> float:
+        low, high = self._y
+        return _HEIGHT - _BOTTOM - (value - low) / ((high - low) or 1) * (_HEIGHT - _TOP - _BOTTOM)
+
+    def axes(self, x_label: str, x_ticks: Sequence[float]) -> list[str]:
+        low, high = self._y
+        left, right, bottom = _LEFT, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+        parts = [_text((left + right) / 2, _HEIGHT - 4, "middle", escape(x_label))]
+        for step in range(5):
+            value = low + (high - low) * step / 4
+            at = f"{self.y(value):.1f}"
+            parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{at}" y2="{at}"/>')
+            parts.append(_text(left - 6, self.y(value) + 4, "end", f"{value:.3g}"))
+        return parts + [_text(self.x(x), bottom + 15, "middle", f"{x:.3g}") for x in x_ticks]
+
+
+def _text(x: float, y: float, anchor: str, text: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
+
+
+def lines(title: str, x_label: str, series: Mapping[str, Points]) -> str:
+    """Return a figure with a line and dots for each named series of (x, y); y begins at 0.
+
+    >>> "polyline" in lines("HR@10", "window", {"popularity": [(1, 0.1), (2, 0.2)]})
+    True
+    """
+    known = {name: [p for p in points if isfinite(p[1])] for name, points in series.items()}
+    every = [point for points in known.values() for point in points]
+    if not every:
+        return ""
+    xs = sorted({x for x, _ in every})
+    frame = _Frame((xs[0], xs[-1]), (0.0, max(y for _, y in every) * 1.05 or 1.0))
+    return _figure(title, frame, x_label, xs[:: 1 + len(xs) // 12], known)
+
+
+def reliability(title: str, series: Mapping[str, Points]) -> str:
+    """Return a figure of observed against predicted rates, with the diagonal of a perfect one."""
+    if not any(series.values()):
+        return ""
+    ticks = (0, 0.25, 0.5, 0.75, 1)
+    frame = _Frame((0.0, 1.0), (0.0, 1.0))
+    diagonal = (
+        f'<line class="ideal" x1="{frame.x(0)}" y1="{frame.y(0)}" '
+        f'x2="{frame.x(1)}" y2="{frame.y(1)}"/>'
+    )
+    return _figure(title, frame, "predicted", ticks, series, diagonal)
+
+
+def _figure(
+    title: str,
+    frame: _Frame,
+    x_label: str,
+    ticks: Sequence[float],
+    series: Mapping[str, Points],
+    extra: str = "",
+) -> str:
+    parts = frame.axes(x_label, ticks)
+    keys = []
+    for (name, points), colour in zip(series.items(), COLOURS, strict=False):
+        places = [(frame.x(x), frame.y(y)) for x, y in points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts += [
+            f'<circle cx="{px:.1f}" cy="{py:.1f}" r="2.5" fill="{colour}">'
+            f"<title>{escape(name)}: {y:.4g} at {x:.4g}</title></circle>"
+            for (px, py), (x, y) in zip(places, points, strict=True)
+        ]
+        keys.append(f'<span><i style="background:{colour}"></i>{escape(name)}</span>')
+    drawing = "".join(parts) + extra
+    return (
+        f"<figure><figcaption>{escape(title)}</figcaption>"
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">{drawing}'
+        f'</svg><div class="key">{"".join(keys)}</div></figure>'
+    )

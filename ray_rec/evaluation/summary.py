@@ -1,0 +1,156 @@
+"""From judged answers to numbers with their uncertainty: overall, by window, by how often seen."""
+
+from typing import Any
+
+import numpy as np
+
+from ray_rec.config import RunConfig
+from ray_rec.evaluation.bootstrap import Estimate, auc_by_user, mean_by_user
+from ray_rec.evaluation.clicks import Judged
+from ray_rec.evaluation.ledger import Ledger, Ranked
+from ray_rec.evaluation.metrics import (
+    auc,
+    calibration,
+    log_loss,
+    ranking,
+    user_auc,
+)
+from ray_rec.features.arrays import AnyArray, Bool, Float64
+
+BASELINE = "popularity"
+PRIOR = "item-prior"
+BUCKETS = (("0", 0, 0), ("1-5", 1, 5), ("6-20", 6, 20), (">20", 21, None))
+"""Targets by how often they had been taken before their window: name, least, most."""
+
+Plain = dict[str, Any]
+
+
+def summarise(
+    ledger: Ledger, windows: list[Plain], model: str, cutoff: int, config: RunConfig
+) -> Plain:
+    """Return the results as JSON types; `windows` are described one by one and get theirs added."""
+    ranked, clicks = ledger.ranked(), ledger.judged()
+    outcomes, seed = config.features.outcome_types, config.learner.seed
+    for window in windows:
+        part = ranked.of_window(window["window"])
+        window["queries"] = len(part.user)
+        if len(part.user):
+            window["recall"] = _means(part, cutoff)
+        if clicks is not None:
+            rows = clicks[0] == window["window"]
+            window["clicks"] = _click_means(_of_rows(clicks[1], rows), outcomes)
+    return {
+        "model": model,
+        "cutoff": cutoff,
+        "queries": len(ranked.user),
+        "users": len(np.unique(ranked.user)),
+        "targets": len(ranked.target_query),
+        "tested_windows": len(np.unique(ranked.window)),
+        **_recall(ranked, cutoff, seed),
+        "by_times_seen": _buckets(ranked, cutoff, seed),
+        "clicks": {} if clicks is None else _clicks(clicks[1], outcomes, seed),
+        "windows": windows,
+    }
+
+
+def metric_names(cutoff: int) -> tuple[str, ...]:
+    """Return the names of the ranking metrics in the order of `Ranking`."""
+    return f"hr@{cutoff}", f"recall@{cutoff}", f"ndcg@{cutoff}", "mrr"
+
+
+def _columns(ranked: Ranked, cutoff: int) -> dict[str, Float64]:
+    """Return the metrics of each query, [Q, 4], by ranker."""
+    return {
+        name: np.stack(ranking(ranks, ranked.target_query, len(ranked.user), cutoff), axis=1)
+        for name, ranks in ranked.ranks.items()
+    }
+
+
+def _means(ranked: Ranked, cutoff: int) -> Plain:
+    names = metric_names(cutoff)
+    return {
+        ranker: dict(zip(names, values.mean(axis=0).tolist(), strict=True))
+        for ranker, values in _columns(ranked, cutoff).items()
+    }
+
+
+def _recall(ranked: Ranked, cutoff: int, seed: int) -> Plain:
+    """Return each ranker's metrics, and what it has above popularity on the same queries."""
+    names, by_ranker = metric_names(cutoff), _columns(ranked, cutoff)
+    base = by_ranker[BASELINE]
+    columns = [*by_ranker.values(), *(values - base for values in by_ranker.values())]
+    estimates = mean_by_user(np.hstack(columns), ranked.user, seed)
+    blocks = [_named(names, estimates[at : at + 4]) for at in range(0, len(estimates), 4)]
+    plain = dict(zip(by_ranker, blocks, strict=False))
+    above = dict(zip(by_ranker, blocks[len(by_ranker) :], strict=True))
+    del above[BASELINE]
+    return {"recall": plain, f"above_{BASELINE}": above}
+
+
+def _buckets(ranked: Ranked, cutoff: int, seed: int) -> Plain:
+    """Return the share of targets found among the first, by how often they had been seen."""
+    out: Plain = {}
+    for name, least, most in BUCKETS:
+        rows = (ranked.seen >= least) & (ranked.seen <= (np.inf if most is None else most))
+        out[name] = {"targets": int(rows.sum())}
+        if rows.any():
+            found = np.stack([r[rows] <= cutoff for r in ranked.ranks.values()], axis=1)
+            users = ranked.user[ranked.target_query[rows]]
+            out[name]["hr"] = _named(tuple(ranked.ranks), mean_by_user(found, users, seed))
+    return out
+
+
+def _clicks(judged: Judged, outcomes: tuple[str, ...], seed: int) -> Plain:
+    """Return by outcome type how well it was predicted; types that never or always happened: no."""
+    out: Plain = {}
+    for place, outcome in enumerate(outcomes):
+        labels = judged.labels[:, place]
+        if labels.min() == labels.max():
+            continue
+        both = np.stack([judged.model[:, place], judged.prior[:, place]], axis=1)
+        areas = auc_by_user(labels, both, judged.user, seed)
+        out[outcome] = {
+            "rows": len(labels),
+            "positives": int(labels.sum()),
+            "auc": _named(("hybrid", PRIOR, "difference"), areas),
+            "user_auc": _each(user_auc, labels, both, judged.user),
+            "log_loss": _each(log_loss, labels, both),
+            "ece": {n: calibration(labels, p).error for n, p in _sides(both)},
+            "calibration": {n: _curve(labels, p) for n, p in _sides(both)},
+        }
+    return out
+
+
+def _click_means(judged: Judged, outcomes: tuple[str, ...]) -> Plain:
+    out: Plain = {}
+    for place, outcome in enumerate(outcomes):
+        labels = judged.labels[:, place]
+        if len(labels) and labels.min() < labels.max():
+            both = np.stack([judged.model[:, place], judged.prior[:, place]], axis=1)
+            out[outcome] = {
+                "rows": len(labels),
+                "auc": _each(auc, labels, both),
+                "log_loss": _each(log_loss, labels, both),
+            }
+    return out
+
+
+def _sides(both: AnyArray) -> list[tuple[str, AnyArray]]:
+    return [("hybrid", both[:, 0]), (PRIOR, both[:, 1])]
+
+
+def _each(metric: Any, labels: AnyArray, both: AnyArray, *more: AnyArray) -> dict[str, float]:
+    return {name: metric(labels, p, *more) for name, p in _sides(both)}
+
+
+def _curve(labels: AnyArray, p: AnyArray) -> Plain:
+    bins = calibration(labels, p)
+    return {name: values.tolist() for name, values in bins._asdict().items()}
+
+
+def _of_rows(judged: Judged, rows: Bool) -> Judged:
+    return Judged(judged.user[rows], judged.labels[rows], judged.model[rows], judged.prior[rows])
+
+
+def _named(names: tuple[str, ...], estimates: list[Estimate]) -> Plain:
+    return {n: e._asdict() for n, e in zip(names, estimates, strict=True)}
