@@ -12,8 +12,8 @@ import ray
 from ray_rec.config import RunConfig
 from ray_rec.log.base import Offsets, create_standard_topics, open_log
 from ray_rec.registry import Registry
-from ray_rec.training.interrupt import signals_kept
 from ray_rec.training.actors import start_actors
+from ray_rec.training.interrupt import signals_kept
 from ray_rec.training.planner import LEARNED_TOPICS
 
 OnMetrics = Callable[[dict[str, Any]], None]
