@@ -120,10 +120,14 @@ def test_a_wrong_log_url(ray_rec: Run) -> None:
 def test_a_missing_broker(ray_rec: Run, tmp_path: Path) -> None:
     events = tmp_path / "events.jsonl"
     events.write_text("")
-    refused = ray_rec(
-        "data", "import", str(events), "--set", f"log=kafka://127.0.0.1:{free_port()}"
-    )
-    assert_refused(refused, 3, "127.0.0.1")
+    place = f"log=kafka://127.0.0.1:{free_port()}"
+    assert_refused(ray_rec("data", "import", str(events), "--set", place), 3, "127.0.0.1")
+
+
+def test_a_log_that_does_not_exist(ray_rec: Run) -> None:
+    port = str(free_port())
+    for command in (["serve", "--port", port], ["replay", "--topic", "events=x"]):
+        assert_refused(ray_rec(*command, "--set", "log=sqlite:///no.db"), 3, "no.db")
 
 
 def test_an_unknown_configuration_key(ray_rec: Run, tmp_path: Path) -> None:

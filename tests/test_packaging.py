@@ -112,7 +112,9 @@ def test_the_wheel_holds_the_applications_and_no_tests(tmp_path: Path) -> None:
     subprocess.run([*build, "-w", str(tmp_path), str(source)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("ray_rec-*.whl")
     held = set(zipfile.ZipFile(wheel).namelist())
-    assert {"ray_rec/py.typed", "serve/index.html", "serve/app.py", "jobs/stream.py"} <= held
+    expected = {"ray_rec/py.typed", "serve/app.py", "jobs/stream.py"}
+    expected |= {f"serve/{path.name}" for path in (ROOT / "serve").iterdir() if path.is_file()}
+    assert expected <= held
     assert any(name.endswith("licenses/LICENSE") for name in held)
     assert not [name for name in held if name.startswith(("tests/", "benchmarks/", "deploy/"))]
 
