@@ -73,7 +73,14 @@ def connect(num_cpus: int | None = None) -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     if not ray.is_initialized():
         with signals_kept():  # Ray takes SIGTERM for itself
-            ray.init(num_cpus=num_cpus, include_dashboard=False, log_to_driver=False)
+            # "local": left to itself Ray joins what `ray start` left behind on this machine, and
+            # waits for ever where that has died.
+            ray.init(
+                address=os.environ.get("RAY_ADDRESS", "local"),
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+            )
 
 
 class _Tally:
