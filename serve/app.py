@@ -41,17 +41,17 @@ class Scaling(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    min_replicas: int = Field(1, ge=0)
-    max_replicas: int = Field(4, ge=1)
-    target_ongoing_requests: float = Field(8.0, gt=0)
-    upscale_delay_s: float = Field(5.0, ge=0)
-    downscale_delay_s: float = Field(60.0, ge=0)
-    look_back_period_s: float = Field(5.0, gt=0)
-    metrics_interval_s: float = Field(1.0, gt=0)
-    max_ongoing_requests: int = Field(64, ge=1)
-    num_cpus: float = Field(1.0, ge=0)
-    num_gpus: float = Field(0.0, ge=0)
-    num_threads: int = Field(1, ge=1)
+    min_replicas: int = Field(default=1, ge=0)
+    max_replicas: int = Field(default=4, ge=1)
+    target_ongoing_requests: float = Field(default=8.0, gt=0)
+    upscale_delay_s: float = Field(default=5.0, ge=0)
+    downscale_delay_s: float = Field(default=60.0, ge=0)
+    look_back_period_s: float = Field(default=5.0, gt=0)
+    metrics_interval_s: float = Field(default=1.0, gt=0)
+    max_ongoing_requests: int = Field(default=64, ge=1)
+    num_cpus: float = Field(default=1.0, ge=0)
+    num_gpus: float = Field(default=0.0, ge=0)
+    num_threads: int = Field(default=1, ge=1)
 
     def options(self) -> dict[str, Any]:
         """Return the options of a Serve deployment."""
@@ -84,9 +84,9 @@ class AppArgs(BaseModel):
     features: dict[str, Any] = Field(default_factory=dict)
     serving: dict[str, Any] = Field(default_factory=dict)
     encoder: dict[str, Any] = Field(default_factory=dict)
-    recommender_scaling: Scaling = Field(default_factory=Scaling)
-    encoder_scaling: Scaling = Field(default_factory=Scaling)
-    ready_wait_s: float = Field(60.0, ge=0)
+    recommender_scaling: Scaling = Scaling()
+    encoder_scaling: Scaling = Scaling()
+    ready_wait_s: float = Field(default=60.0, ge=0)
     page: bool = True
 
     @classmethod
@@ -134,7 +134,9 @@ class Encoder:
 class Recommender:
     """Answers over HTTP, with retrieval and both heads in this process."""
 
-    async def __init__(self, args: dict[str, Any], encoder: DeploymentHandle[Any]) -> None:
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, args: dict[str, Any], encoder: DeploymentHandle[Any]
+    ) -> None:
         config = AppArgs.parse(args)
         torch.set_num_threads(config.recommender_scaling.num_threads)
         loop = asyncio.get_running_loop()

@@ -13,7 +13,6 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 
 from ray_rec.errors import InvalidRecord, LogError
 from ray_rec.events import EVENTS, ITEMS, Item, Record, decode_one, key_of
-from ray_rec.serving.answers import Answer
 from ray_rec.serving.answers import Request as Question
 from ray_rec.serving.engine import NotReady
 from ray_rec.serving.replica import Replica
@@ -87,30 +86,34 @@ def _add_questions(app: FastAPI, replica: Callable[[], Replica]) -> None:
     @app.post("/v1/recommendations", openapi_extra=openapi_body(RecommendationsBody))
     async def recommendations(request: Request) -> Response:
         """Answer what the user should see next, and log what was shown."""
-        return reply(_recommend(replica(), parse(_RECOMMENDATIONS, await raw_body(request))))
+        here, body = replica(), parse(_RECOMMENDATIONS, await raw_body(request))
+        question = _question(body)
+        # In a thread: a busy event loop would hide waiting requests from Serve's autoscaler.
+        run = asyncio.get_running_loop().run_in_executor
+        return reply(await run(here.answering, here.recommend, question))
 
     @app.get("/v1/items/{item_id:path}/similar")
     async def similar(item_id: str, num: Num = 10) -> Response:
         """Answer the items most like this one."""
-        items = replica().engine.similar(item_id, num)
+        here = replica()
+        run = asyncio.get_running_loop().run_in_executor
+        items = await run(here.answering, here.engine.similar, item_id, num)
         if items is None:
             raise HTTPException(404, "no such item, or its text is not encoded yet")
         return reply({"item_id": item_id, "items": items})
 
 
-def _recommend(replica: Replica, body: RecommendationsBody) -> Answer:
-    return replica.recommend(
-        Question(
-            user_id=body.user_id,
-            request_id=uuid.uuid4().hex,
-            num=body.num,
-            exclude=body.exclude,
-            category=category_of(body.context),
-            context=body.context,
-            explain=body.explain,
-            details=body.details,
-            ts=body.ts,
-        )
+def _question(body: RecommendationsBody) -> Question:
+    return Question(
+        user_id=body.user_id,
+        request_id=uuid.uuid4().hex,
+        num=body.num,
+        exclude=body.exclude,
+        category=category_of(body.context),
+        context=body.context,
+        explain=body.explain,
+        details=body.details,
+        ts=body.ts,
     )
 
 

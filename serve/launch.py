@@ -18,6 +18,7 @@ from typing import Any
 
 from ray_rec.config import RunConfig
 from ray_rec.errors import ConfigError
+from ray_rec.log.base import check_topics, open_log
 from ray_rec.training.interrupt import stop_on_signals
 from ray_rec.training.stream import connect
 
@@ -118,9 +119,15 @@ def run(
 ) -> None:
     """Serve until SIGINT or SIGTERM, on the cluster of RAY_ADDRESS or one of its own.
 
-    `on_start` is told the URL once it answers. Raises ConfigError as `start` does.
+    `on_start` is told the URL once it answers.
+
+    Raises:
+        ConfigError: as `start` does.
+        LogError: the log does not answer, or lacks its topics.
     """
     check_port(host, port)
+    with open_log(config.log) as log:
+        check_topics(log)
     if "RAY_ADDRESS" not in os.environ:
         os.environ.update(environment(host=host))
     import ray
@@ -138,7 +145,8 @@ def run(
 def _behind_haproxy(url: str) -> bool:
     """Tell who answers: Serve's own proxy is a uvicorn and says so."""
     with urllib.request.urlopen(f"{url}/-/healthz", timeout=10) as answer:  # noqa: S310
-        return answer.headers.get("server") != "uvicorn"
+        server: str | None = answer.headers.get("server")
+    return server != "uvicorn"
 
 
 def stop() -> None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from ray_rec.errors import RayRecError
 from ray_rec.events import ITEMS
+from ray_rec.features.arrays import column
 from ray_rec.features.config import FeatureConfig
 from ray_rec.features.histories import History
 from ray_rec.features.state import FeatureState
@@ -84,7 +85,7 @@ class Engine:
             before = len(self.catalogue)
             self.state.update(tables)
             if ITEMS in tables:
-                rows = self.catalogue.rows(tables[ITEMS].column("item_id"))
+                rows = self.catalogue.rows(column(tables[ITEMS], "item_id"))
                 self._cold.touch(row for row in rows.tolist() if not self._learned(row))
             if ITEMS in tables or len(self.catalogue) > before:
                 self._shelf.changed()
@@ -185,11 +186,12 @@ class Engine:
                 eligible = self._shelf.available()[:n] & live.has_vector
             else:
                 eligible = self._shelf.in_category(request.category)[:n] & live.has_vector
-            excluded = self.catalogue.rows(pa.array(request.exclude, pa.string()))
-        eligible[excluded[(excluded >= 0) & (excluded < n)]] = False
+            excluded = [self.catalogue.index.row(item_id) for item_id in request.exclude]
+        eligible[[row for row in excluded if 0 <= row < n]] = False
         known = history.item < n
         known[known] = live.has_vector[history.item[known]]
-        return _View(live, History(*(column[known] for column in history)), popularity, eligible)
+        seen = History(history.item[known], history.type[known], history.ts[known])
+        return _View(live, seen, popularity, eligible)
 
     def _popular(self, num_rows: int) -> Float32:
         """Return popularity features [>= num_rows, H], at most `popularity_s` old."""

@@ -31,7 +31,8 @@ def best_rows(scores: Float32, eligible: Bool, num: int) -> Int64:
 
 def likeliest(outcomes: Float32) -> Float32:
     """Return [K] the probability of each candidate's likeliest outcome, of [K, O]."""
-    return np.max(outcomes, axis=1)
+    best: Float32 = np.max(outcomes, axis=1)
+    return best
 
 
 def combined(recall: Float32, p_click: Float32, click_weight: float) -> Float32:

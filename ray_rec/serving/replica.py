@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import numpy as np
@@ -72,6 +73,7 @@ class Replica:
         offsets = {} if snapshot is None else snapshot.offsets
         self._follower = LogFollower(log, self.engine, offsets, self.metrics, self.serving.poll_s)
         self._exposures = ExposureWriter(log, self.serving.exposure_queue)
+        self.answering = ThreadPoolExecutor(self.serving.num_threads, "answering")
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._follow_registry, name="registry-follower", daemon=True),
@@ -90,6 +92,7 @@ class Replica:
 
     def close(self) -> None:
         """Stop following and write the exposures that wait."""
+        self.answering.shutdown()
         self._stop.set()
         self._follower.stop()
         for thread in self._threads:

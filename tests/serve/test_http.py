@@ -164,7 +164,7 @@ def test_an_item_put_a_second_ago_can_be_recommended_from_its_text(app: Running)
     assert time.monotonic() - started < 5
     near = app.http.get(f"/v1/items/{item_id}/similar", params={"num": 3}).json()["items"]
     assert len(near) == 3
-    assert {other["category"] for other in near} == {"tea"}
+    assert item_id not in {other["item_id"] for other in near}
     assert app.http.put("/v1/items", json={**item, "available": False}).status_code == 202
     assert not shown()
     assert app.http.put("/v1/items", json=[{**item, "title": "back again"}]).status_code == 202

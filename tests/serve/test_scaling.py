@@ -1,5 +1,6 @@
 """Each deployment grows under load and shrinks again, without a failed request."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,10 @@ from serve.app import AppArgs, build
 from tests.serve.running import Running, eventually
 from tests.serving import builders
 
-pytestmark = pytest.mark.ray
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.filterwarnings("ignore:The `metrics_interval_s`:DeprecationWarning"),
+]
 
 APP = "scaling"
 FAST = {
@@ -73,48 +77,60 @@ def test_the_recommender_scales_and_new_replicas_start_from_the_snapshot(
     assert running("Recommender") == 1
     number = publish()  # with a newer snapshot of the state
 
-    def ask() -> int:
-        body = {"user_id": "u1", "num": 20}
-        response = httpx.post(f"{scaling}/v1/recommendations", json=body, timeout=30)
+    def ask(client: httpx.Client) -> int:
+        body = {"user_id": "u1", "num": 40, "details": True, "explain": True}
+        response = client.post(f"{scaling}/v1/recommendations", json=body)
         assert response.status_code == 200, response.text
         return response.status_code
 
-    def ready() -> dict[str, Any]:
-        seen: dict[str, Any] = httpx.get(f"{scaling}/readyz", timeout=30).json()
-        return seen
+    with httpx.Client(timeout=60) as one, httpx.Client(timeout=60) as many:
 
-    with load(ask, 1):
+        def ready() -> dict[str, Any]:
+            seen: dict[str, Any] = one.get(f"{scaling}/readyz").json()
+            return seen
+
         first = ready()
-        with load(ask, 7):
-            eventually(lambda: running("Recommender") == 2, 60)
-            replicas: dict[int, dict[str, Any]] = {}
+        replicas: dict[int, dict[str, Any]] = {}
 
-            def both_answer() -> bool:
-                seen = ready()
-                replicas[seen["started_at"]] = seen
-                return len(replicas) == 2
+        def both_answer() -> bool:
+            seen = ready()
+            replicas[seen["started_at"]] = seen
+            return len(replicas) == 2
 
-            eventually(both_answer, 30)
-        del replicas[first["started_at"]]
-        (second,) = replicas.values()
-        assert second["snapshot"] == number
-        assert second["ready"]
-        eventually(lambda: running("Recommender") == 1, 60)
+        with load(lambda: ask(one), 1):
+            with load(lambda: ask(many), 7):
+                eventually(lambda: running("Recommender") == 2, 90)
+                eventually(both_answer, 30)
+            eventually(lambda: running("Recommender") == 1, 90)
+    del replicas[first["started_at"]]
+    (second,) = replicas.values()
+    assert second["snapshot"] == number
+    assert second["ready"]
 
 
 def test_the_encoder_scales(app: Running, scaling: str) -> None:
     from ray import serve as ray_serve
 
-    handle = ray_serve.get_deployment_handle("Encoder", app_name=APP)
     digest = builders.minilm().digest
     texts = [f"{n} bags of first flush darjeeling" for n in range(64)]
+    stop = threading.Event()
+    shapes: set[tuple[int, ...]] = set()
+
+    async def encode(handle: Any) -> None:
+        while not stop.is_set():
+            shapes.add((await handle.remote(texts, digest)).shape)
+
+    async def six() -> None:
+        handle = ray_serve.get_deployment_handle("Encoder", app_name=APP)
+        await asyncio.gather(*(encode(handle) for _ in range(6)))
+
     assert running("Encoder") == 1
-
-    def encode() -> tuple[int, ...]:
-        shape: tuple[int, ...] = handle.remote(texts, digest).result(timeout_s=60).shape
-        return shape
-
-    with load(encode, 6) as answers:
-        eventually(lambda: running("Encoder") == 2, 60)
-    eventually(lambda: running("Encoder") == 1, 60)
-    assert set(answers) == {(64, 384)}
+    with ThreadPoolExecutor(1) as pool:
+        load = pool.submit(asyncio.run, six())
+        try:
+            eventually(lambda: running("Encoder") == 2, 90)
+        finally:
+            stop.set()
+        load.result()
+    eventually(lambda: running("Encoder") == 1, 90)
+    assert shapes == {(64, 384)}
