@@ -28,7 +28,7 @@ class TextEncoder:
 
     def __init__(self, config: EncoderConfig, device: torch.device | None = None) -> None:
         self.config = config
-        self._device = device or torch.device("cpu")
+        self._device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._folder = model_folder(config.model)
 
     @cached_property
