@@ -30,6 +30,8 @@ from ray_rec.training.stream import connect, run_stream
 from serve import launch
 
 BATCH = 50
+PORT = 8123
+_SHARE = {"num_cpus": 0.2}
 TIMEOUT_S = 60.0
 
 
@@ -85,7 +87,8 @@ def _running(config: RunConfig, weeks: tuple[int, int]) -> Iterator[str]:
     stream = threading.Thread(target=run_stream, args=(config,), kwargs={"stop": stop})
     stream.start()
     try:
-        url = launch.start(config.to_dict(), port=8123)
+        shares = {"recommender_scaling": _SHARE, "encoder_scaling": _SHARE}
+        url = launch.start({**config.to_dict(), **shares}, port=PORT)
         with open_log(config.log) as log:
             _wait_until_learned(url, log.latest(EVENTS))
         yield url

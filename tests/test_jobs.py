@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,20 +84,19 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     }
     port = free_port()
     command = [BIN / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}"]
-    command += [
-        f"--dashboard-port={port}",
-        "--include-dashboard=true",
-        "--ray-client-server-port=0",
-    ]
+    sessions = tempfile.mkdtemp(prefix="ray-")  # unix sockets need short paths
+    command += [f"--dashboard-port={port}", "--include-dashboard=true", f"--temp-dir={sessions}"]
     with (folder / "head.log").open("wb") as log:
         head = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
     try:
-        until(lambda: answers(address), timeout_s=90)
+        until(lambda: head.poll() is not None or answers(address), timeout_s=90)
+        assert head.poll() is None, (folder / "head.log").read_text()
         yield Cluster(address, environment)
     finally:
         head.terminate()
         head.wait(60)
+        shutil.rmtree(sessions, ignore_errors=True)
 
 
 def answers(address: str) -> bool:
