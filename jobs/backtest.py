@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jobs.arguments import show
+from jobs.arguments import make_parser, show
 from ray_rec.config import RunConfig, load_config
 from ray_rec.evaluation.backtest import Options, backtest
 from ray_rec.evaluation.report import write_report
@@ -22,26 +22,16 @@ from ray_rec.evaluation.report import write_report
 
 def main() -> int:
     """Run the backtest and print its headline as one line of JSON."""
-    arguments = _arguments()
-    overrides = [*arguments.set, *([f"log={arguments.log}"] if arguments.log else [])]
-    options = Options(
-        start=arguments.start,
-        end=arguments.end,
-        warmup_windows=arguments.warmup_windows,
-        max_queries=arguments.max_queries,
-    )
-    report = _run(load_config(arguments.config, overrides), options)
-    show(write_report(report, arguments.out))
+    given = _arguments()
+    overrides = [*given.set, *([f"log={given.log}"] if given.log else [])]
+    options = Options(given.start, given.end, given.warmup_windows, given.max_queries)
+    report = _run(load_config(given.config, overrides), options)
+    show(write_report(report, given.out))
     return 0
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    default = Options()
-    parser.add_argument("--config", help="TOML file of the run")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser, default = make_parser(__doc__), Options()
     parser.add_argument("--log", help="URL of the log, instead of the configuration's")
     parser.add_argument("--out", type=Path, default=Path("var/backtest"), help="folder to write to")
     parser.add_argument("--from", dest="start", metavar="PLACE", help="where to begin")

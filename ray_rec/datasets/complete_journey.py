@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_rec.datasets.products import products
-from ray_rec.datasets.promotions import Promotions, exposures
+from ray_rec.datasets.promotions import POLICY, Promotions, exposures
 from ray_rec.datasets.purchases import (
     FIRST_WEEK,
     HOUR_MS,
     LAST_EVENT_MS,
     LAST_WEEK,
+    WEEK_MS,
     Purchases,
     week_start_ms,
 )
@@ -28,7 +29,10 @@ from ray_rec.errors import DataError
 from ray_rec.events.schema import EVENTS, EXPOSURES, ITEMS
 from ray_rec.log.base import EventLog
 
-OVERRIDES = ("features.attribution_ms=604800000", "features.lateness_ms=0")
+OVERRIDES = (
+    f"features.attribution_by_policy_ms={{{POLICY}={WEEK_MS}}}",
+    "features.lateness_ms=0",
+)
 """Configuration that fits this data: what was promoted is answered within its week, and the log
 is in time order, so that a week's exposures close when the next week begins."""
 

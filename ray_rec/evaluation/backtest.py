@@ -112,9 +112,9 @@ class Backtest:
         queries, done = questions(
             rows, self._users, len(self._state.catalogue), self._options.max_queries
         )
-        if self._learned >= self._options.warmup_windows:
-            self._test(window, made, queries)
         closed = rows.filter(pa.array(numbers(rows, "topic_code") == EXPOSURES_CODE))
+        if self._learned >= self._options.warmup_windows:
+            self._test(window, made, queries, closed)
         self.ledger.add_clicks(window.number, self._clicks.judge(closed, self._users))
         with self.clock.stage("learn"):
             losses = self._learn(made, rows)
@@ -139,8 +139,10 @@ class Backtest:
             texts = [str(text) for text in items["text"].to_pylist()]
             self._learner.observe(items, self._texts.vectors(texts, self._encoder.encode))
 
-    def _test(self, window: Window, made: WindowExamples, queries: Queries) -> None:
-        arrived = arrivals(self._state.join.open, made.examples, window.ranges[EXPOSURES])
+    def _test(
+        self, window: Window, made: WindowExamples, queries: Queries, closed: pa.Table
+    ) -> None:
+        arrived = arrivals(self._state.join.open, closed, window.ranges[EXPOSURES])
         if not len(queries) and not arrived.num_rows:
             return
         servable = self._learner.servable()

@@ -30,6 +30,11 @@ class ItemPrior:
         self._shown: Float64 = np.zeros(0)
         self._taken: Float64 = np.zeros((0, num_outcomes))
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no exposure has closed yet."""
+        return not self._shown.any()
+
     def predict(self, item: Int64) -> Float64:
         """Return the probability of each outcome of shown items, [S, O]."""
         num_items = int(item.max(initial=-1)) + 1
@@ -77,7 +82,12 @@ class Clicks:
         self._waiting: dict[tuple[int, int], tuple[Float32, Float64]] = {}
 
     def predict(self, arrived: pa.Table, servable: Servable, popularity: Float32) -> None:
-        """Predict exposures of `arrivals`; `popularity` [N, H] is as of now."""
+        """Predict exposures of `arrivals`; `popularity` [N, H] is as of now.
+
+        Nothing is predicted before the first exposures have closed: nobody has seen a label yet.
+        """
+        if self._prior.is_empty:
+            return
         chosen = arrived.select(_NAMES).take(_smallest_hashes(arrived, self._most))
         for row in chosen.to_pylist():
             history = History(
@@ -110,7 +120,7 @@ class Clicks:
 
 
 def arrivals(waiting: pa.Table, closed: pa.Table, ranges: dict[int, tuple[int, int]]) -> pa.Table:
-    """Return the exposures that arrived in a window, whether they still wait or closed at once."""
+    """Return the exposures that arrived in a window, of those that wait and of closed click rows."""
     names = [name for name in OPEN_SCHEMA.names if name in _NAMES]
     both = pa.concat_tables([waiting.select(names), closed_columns(closed).select(names)])
     partition, offset = numbers(both, "partition"), numbers(both, "offset")

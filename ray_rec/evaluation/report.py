@@ -137,7 +137,8 @@ def _clicks(report: Plain) -> Iterable[str]:
         return
     yield (
         '<h2>Will what is shown be taken</h2><p class="about">Predicted when the exposure arrived, '
-        "judged when its attribution window had closed. The item prior is the smoothed rate at "
+        "judged when its attribution window had closed, from the first closed one on. The item "
+        "prior is the smoothed rate at "
         "which the item was taken when shown before.</p>"
     )
     for outcome, found in report["clicks"].items():

@@ -1,0 +1,76 @@
+"""Numbers of a report from a ledger small enough to work out by hand."""
+
+import numpy as np
+import pytest
+
+from ray_rec.config import RunConfig
+from ray_rec.evaluation.clicks import Judged
+from ray_rec.evaluation.ledger import Ledger
+from ray_rec.evaluation.questions import Interactions, Queries
+from ray_rec.evaluation.summary import summarise
+
+
+def queries(users: list[int], target_query: list[int]) -> Queries:
+    none = np.zeros(0, np.int64)
+    query = np.array(target_query)
+    return Queries(
+        np.array(users), none, [], query, np.zeros(len(query), int), Interactions(*[none] * 3), 9
+    )
+
+
+@pytest.fixture
+def summary() -> dict:
+    ledger = Ledger()
+    ranks = {"hybrid": np.array([1.0, 20.0]), "popularity": np.array([2.0, 11.0])}
+    ledger.add_ranks(3, queries([1], [0, 0]), np.array([0, 30]), ranks)
+    ranks = {"hybrid": np.array([5.0]), "popularity": np.array([50.0])}
+    ledger.add_ranks(4, queries([2], [0]), np.array([7]), ranks)
+    labels = np.array([[0, 0, 1], [0, 0, 0]], np.float32)
+    model = np.array([[0.5, 0.5, 0.9], [0.5, 0.5, 0.1]], np.float32)
+    ledger.add_clicks(4, Judged(np.array([1, 2]), labels, model, 1 - model.astype(float)))
+    windows = [{"window": number} for number in (2, 3, 4)]
+    return summarise(ledger, windows, "hybrid", 10, RunConfig())
+
+
+def test_overall(summary: dict) -> None:
+    assert (summary["queries"], summary["users"], summary["targets"]) == (2, 2, 3)
+    assert summary["tested_windows"] == 2
+    hybrid, popular = summary["recall"]["hybrid"], summary["recall"]["popularity"]
+    assert hybrid["hr@10"]["value"] == 1.0
+    assert hybrid["recall@10"]["value"] == (1 / 2 + 1) / 2
+    assert hybrid["mrr"]["value"] == (1 + 1 / 5) / 2
+    assert popular["hr@10"]["value"] == 1 / 2
+    above = summary["above_popularity"]
+    assert list(above) == ["hybrid"]
+    assert above["hybrid"]["hr@10"]["value"] == 1 / 2
+    assert above["hybrid"]["hr@10"]["low"] <= 1 / 2 <= above["hybrid"]["hr@10"]["high"]
+
+
+def test_buckets_count_targets(summary: dict) -> None:
+    buckets = summary["by_times_seen"]
+    assert {name: bucket["targets"] for name, bucket in buckets.items()} == {
+        "0": 1,
+        "1-5": 0,
+        "6-20": 1,
+        ">20": 1,
+    }
+    assert buckets["0"]["hr"]["hybrid"]["value"] == 1
+    assert buckets[">20"]["hr"]["hybrid"]["value"] == 0
+    assert "hr" not in buckets["1-5"]
+
+
+def test_windows(summary: dict) -> None:
+    untested, first, second = summary["windows"]
+    assert (untested["queries"], first["queries"], second["queries"]) == (0, 1, 1)
+    assert "recall" not in untested
+    assert second["recall"]["popularity"]["hr@10"] == 0
+    assert second["clicks"]["purchase"]["auc"] == {"hybrid": 1.0, "item-prior": 0.0}
+
+
+def test_clicks_only_of_outcomes_that_differ(summary: dict) -> None:
+    assert list(summary["clicks"]) == ["purchase"]
+    found = summary["clicks"]["purchase"]
+    assert (found["rows"], found["positives"]) == (2, 1)
+    assert found["auc"]["hybrid"]["value"] == 1.0
+    assert found["auc"]["difference"]["value"] == 1.0
+    assert found["ece"]["hybrid"] == pytest.approx(0.1)
