@@ -120,7 +120,7 @@ class Clicks:
 
 
 def arrivals(waiting: pa.Table, closed: pa.Table, ranges: dict[int, tuple[int, int]]) -> pa.Table:
-    """Return the exposures that arrived in a window, of those that wait and of closed click rows."""
+    """Return the exposures that arrived in a window, out of waiting ones and closed click rows."""
     names = [name for name in OPEN_SCHEMA.names if name in _NAMES]
     both = pa.concat_tables([waiting.select(names), closed_columns(closed).select(names)])
     partition, offset = numbers(both, "partition"), numbers(both, "offset")
