@@ -56,9 +56,8 @@ class PlannerActor:
 
 def start_actors(config: RunConfig, end: dict[str, Offsets] | None) -> tuple[Any, Any]:
     """Return handles of a fresh planner and state owner; they live as long as the driver."""
-    options = {"num_cpus": 0, "max_restarts": RESTARTS}
-    planner: Any = ray.remote(**options, max_task_retries=-1)(PlannerActor)
-    owner: Any = ray.remote(**options)(StateOwner)
+    planner: Any = ray.remote(num_cpus=0, max_restarts=RESTARTS, max_task_retries=-1)(PlannerActor)
+    owner: Any = ray.remote(num_cpus=0, max_restarts=RESTARTS)(StateOwner)
     return (
         planner.remote(config, end),
         owner.remote(config.log, config.features, config.learner.rows_per_step),

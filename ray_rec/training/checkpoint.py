@@ -54,7 +54,7 @@ class TrainerCheckpoint:
             return cls(
                 number=meta["number"],
                 learner=safetensors.torch.load_file(folder / _LEARNER),
-                rows=_table(folder / _ROWS)["item_id"].to_pylist(),
+                rows=[str(row) for row in _table(folder / _ROWS)["item_id"].to_pylist()],
                 held_out=_table(held_out) if held_out.exists() else None,
                 state={
                     path.stem.removeprefix(_STATE): _table(path)

@@ -61,7 +61,10 @@ class WindowSource(Datasource):
 
 def window_dataset(source: WindowSource, num_workers: int, num_cpus: float) -> Dataset:
     """Return the Dataset whose every iteration is one window, cut for `num_workers` to share."""
-    return ray.data.read_datasource(source, num_cpus=num_cpus, override_num_blocks=num_workers)
+    dataset: Dataset = ray.data.read_datasource(
+        source, num_cpus=num_cpus, override_num_blocks=num_workers
+    )
+    return dataset
 
 
 class EveryRow(DataConfig):
