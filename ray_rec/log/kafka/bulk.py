@@ -76,17 +76,26 @@ class UnknownPartition(Exception):
 
 
 def _bounds(kafka: ModuleType, consumer: Any, topic: str, partition: int) -> tuple[int, int]:
-    """Return the first offset and the high watermark of a partition."""
+    """Return the first offset and the high watermark of a partition.
+
+    A partition that is just changing its leader, as after a broker's restart, is asked again.
+    """
     place = kafka.TopicPartition(topic, partition)
-    try:
-        low, high = consumer.get_watermark_offsets(place, timeout=STALL_TIMEOUT_S)
-    except kafka.KafkaException as error:
-        codes, reason = kafka.KafkaError, error.args[0]
-        unknown = (codes._UNKNOWN_TOPIC, codes._UNKNOWN_PARTITION, codes.UNKNOWN_TOPIC_OR_PART)
-        if reason.code() in unknown:
-            raise UnknownPartition from error
-        raise LogUnavailable(f"{topic}/{partition} cannot be read: {reason.str()}") from error
-    return low, high
+    deadline = time.monotonic() + STALL_TIMEOUT_S
+    while True:
+        try:
+            low, high = consumer.get_watermark_offsets(place, timeout=STALL_TIMEOUT_S)
+            return low, high
+        except kafka.KafkaException as error:
+            codes, reason = kafka.KafkaError, error.args[0]
+            moving = (codes.NOT_LEADER_FOR_PARTITION, codes.LEADER_NOT_AVAILABLE)
+            if reason.code() in moving and time.monotonic() < deadline:
+                time.sleep(0.1)
+                continue
+            gone = (codes._UNKNOWN_TOPIC, codes._UNKNOWN_PARTITION, codes.UNKNOWN_TOPIC_OR_PART)
+            if reason.code() in gone:
+                raise UnknownPartition from error
+            raise LogUnavailable(f"{topic}/{partition} cannot be read: {reason.str()}") from error
 
 
 class _Reader:
