@@ -68,9 +68,7 @@ async def _run(
 async def _answer(reader: asyncio.StreamReader) -> int:
     """Read one response and return its status."""
     head = await reader.readuntil(b"\r\n\r\n")
-    fields = dict(
-        line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line
-    )
+    fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line)
     if fields.get(b"transfer-encoding") == b"chunked":
         while size := int(await reader.readline(), 16):
             await reader.readexactly(size + 2)

@@ -153,7 +153,7 @@ def stop() -> None:
     """Stop Serve; queued exposures are written before the replicas end."""
     from ray import serve as ray_serve
 
-    ray_serve.shutdown()
+    ray_serve.shutdown()  # type: ignore[no-untyped-call]
     _remove_folder(os.environ.get("RAY_SERVE_HAPROXY_SERVER_STATE_BASE", ""))
 
 
