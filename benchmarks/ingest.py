@@ -86,7 +86,7 @@ def _measure(
 
 
 def _ways(kafka: EventLog, sqlite: EventLog, num_events: int) -> dict[str, Callable[[], int]]:
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init("local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return {

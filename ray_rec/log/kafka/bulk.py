@@ -17,6 +17,17 @@ from ray_rec.log.base import check_ranges, gap
 from ray_rec.log.kafka.address import Address
 
 STALL_TIMEOUT_S = 30.0
+ANSWER_TIMEOUT_S = 10.0
+
+_UNKNOWN = {"_UNKNOWN_TOPIC", "_UNKNOWN_PARTITION", "UNKNOWN_TOPIC_OR_PART"}
+# A broker that has just come back answers before it leads its partitions again.
+_PASSING = {
+    "_TRANSPORT",
+    "_ALL_BROKERS_DOWN",
+    "_TIMED_OUT",
+    "LEADER_NOT_AVAILABLE",
+    "NOT_LEADER_FOR_PARTITION",
+}
 
 _SETTINGS = {
     "group.id": "ray-rec-windows",  # required by the client; nothing is ever committed
@@ -76,26 +87,21 @@ class UnknownPartition(Exception):
 
 
 def _bounds(kafka: ModuleType, consumer: Any, topic: str, partition: int) -> tuple[int, int]:
-    """Return the first offset and the high watermark of a partition.
-
-    A partition that is just changing its leader, as after a broker's restart, is asked again.
-    """
+    """Return the first offset and the high watermark of a partition."""
     place = kafka.TopicPartition(topic, partition)
-    deadline = time.monotonic() + STALL_TIMEOUT_S
+    deadline = time.monotonic() + ANSWER_TIMEOUT_S
     while True:
         try:
-            low, high = consumer.get_watermark_offsets(place, timeout=STALL_TIMEOUT_S)
+            low, high = consumer.get_watermark_offsets(place, timeout=ANSWER_TIMEOUT_S)
             return low, high
         except kafka.KafkaException as error:
-            codes, reason = kafka.KafkaError, error.args[0]
-            moving = (codes.NOT_LEADER_FOR_PARTITION, codes.LEADER_NOT_AVAILABLE)
-            if reason.code() in moving and time.monotonic() < deadline:
-                time.sleep(0.1)
-                continue
-            gone = (codes._UNKNOWN_TOPIC, codes._UNKNOWN_PARTITION, codes.UNKNOWN_TOPIC_OR_PART)
-            if reason.code() in gone:
+            reason = error.args[0]
+            if reason.name() in _UNKNOWN:
                 raise UnknownPartition from error
-            raise LogUnavailable(f"{topic}/{partition} cannot be read: {reason.str()}") from error
+            if reason.name() not in _PASSING or time.monotonic() > deadline:
+                text = f"{topic}/{partition} cannot be read: {reason.str()}"
+                raise LogUnavailable(text) from error
+        time.sleep(0.1)
 
 
 class _Reader:
@@ -153,7 +159,7 @@ class _Reader:
                 self._advance(partition, message.offset())
         elif error.code() in (codes._AUTO_OFFSET_RESET, codes.OFFSET_OUT_OF_RANGE):
             raise gap(self._topic, partition, *self.ranges.get(partition, (-1, -1)))
-        elif error.retriable() or error.code() in (codes._TRANSPORT, codes._ALL_BROKERS_DOWN):
+        elif error.retriable() or error.name() in _PASSING:
             self.trouble = error.str()
         else:
             raise LogError(f"{self._topic}/{partition} cannot be read: {error.str()}")

@@ -165,11 +165,16 @@ class KafkaLog:
         """Yield the records of [start, end), partitions mixed."""
         if not any(start < end for start, end in ranges.values()):
             return
-        try:
-            yield from read_ranges(self._address, topic, ranges, batch_records)
-        except UnknownPartition:
-            check_ranges(topic, ranges, self.earliest(topic), self.latest(topic))
-            raise LogUnavailable(f"{self.url}: {topic} is not ready yet; read it again") from None
+        deadline = time.monotonic() + CONNECT_TIMEOUT_MS / 1000
+        while True:
+            try:
+                yield from read_ranges(self._address, topic, ranges, batch_records)
+                return
+            except UnknownPartition as error:  # raised before the first table
+                check_ranges(topic, ranges, self.earliest(topic), self.latest(topic))
+                if time.monotonic() > deadline:
+                    raise LogUnavailable(f"{self.url}: {topic} does not get ready") from error
+            time.sleep(0.1)
 
     def follow(
         self, offsets: Mapping[str, Offsets], stop: threading.Event, poll_s: float = 0.02
