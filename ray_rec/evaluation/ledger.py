@@ -40,6 +40,11 @@ class Ledger:
     _ranked: list[tuple[int, Queries, Int64, dict[str, Float64]]] = field(default_factory=list)
     _judged: list[tuple[int, Judged]] = field(default_factory=list)
 
+    @property
+    def has_ranks(self) -> bool:
+        """Whether any query was ranked."""
+        return bool(self._ranked)
+
     def add_ranks(
         self, window: int, queries: Queries, seen: Int64, ranks: dict[str, Float64]
     ) -> None:

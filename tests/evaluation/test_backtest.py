@@ -11,7 +11,8 @@ import pytest
 
 from ray_rec.config import RunConfig, load_config
 from ray_rec.errors import ConfigError, DataError, LogUnavailable
-from ray_rec.evaluation.backtest import TOPICS, Backtest, Options, backtest, run_backtest
+from ray_rec.evaluation.backtest import TOPICS, Options, backtest, run_backtest
+from ray_rec.evaluation.prequential import Prequential
 from ray_rec.evaluation.stretch import ends, starts
 from ray_rec.events.decode import decode
 from ray_rec.events.schema import EVENTS, ITEMS, LOG_SCHEMA
@@ -111,7 +112,7 @@ def test_what_happens_from_a_time_on_changes_no_answer_before_it(
     changed[EVENTS] = last[EVENTS].set_column(place, "item_id", pa.array(items))
 
     def earlier_ranks(third: dict[str, pa.Table]) -> dict[str, list[float]]:
-        run = Backtest(config, Options(max_queries=0))
+        run = Prequential(config, Options(max_queries=0))
         for window in windows[:2]:
             run.step(window, tables_of(log, window))
         run.step(windows[2], third)

@@ -68,12 +68,20 @@ def test_own_frequency_knows_the_same_window_before_the_query() -> None:
 
 
 def test_item_knn_sums_cosines() -> None:
-    world, scores = after(ItemKnn(), [("ann", "milk", 99)])
+    world, scores = after(ItemKnn(damping=0), [("ann", "milk", 99)])
     milk, bread, tea = (scores[0, world.row(item)] for item in ("milk", "bread", "tea"))
     # Users: milk 3, bread 2, tea 1; together: milk and bread 2, milk and tea 1.
     assert milk == pytest.approx(1 + 2 / sqrt(3 * 2))
     assert bread == pytest.approx(1 + 2 / sqrt(3 * 2))
     assert tea == pytest.approx(1 / sqrt(3 * 1))
+
+
+def test_item_knn_damps_items_of_few_and_counts_repeats() -> None:
+    world, scores = after(ItemKnn(damping=2), [("cem", "milk", 99)])
+    milk, tea = (scores[0, world.row(item)] for item in ("milk", "tea"))
+    # cem took milk once and tea twice; norms are 1/sqrt(users + 2).
+    assert milk == pytest.approx(3 / 5 + 2 * 1 / sqrt(5 * 3))
+    assert tea == pytest.approx(1 / sqrt(5 * 3) + 2 * 1 / 3)
 
 
 def test_item_knn_without_anything_known() -> None:
