@@ -23,7 +23,7 @@ from ray_rec.features.state import FeatureState
 from ray_rec.model.config import ModelConfig
 from ray_rec.model.servable import Servable
 from ray_rec.registry import Manifest, Version
-from ray_rec.serving.answers import Answer, AnswerItem, Details, Request, SimilarItem
+from ray_rec.serving.answers import Answer, Details, Request, SimilarItem
 from ray_rec.serving.cold import ColdTexts
 from ray_rec.serving.config import ServingConfig
 from ray_rec.serving.live import Live, to_replica_order, with_cold
@@ -31,6 +31,7 @@ from ray_rec.serving.policy import Choice, epsilon_greedy, greedy, request_gener
 from ray_rec.serving.profiles import Profiles
 from ray_rec.serving.ranking import best_rows, combined, likeliest
 from ray_rec.serving.shelf import Shelf, details_of
+from ray_rec.serving.slate import Ranking, answer_items
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -48,15 +49,6 @@ class _View(NamedTuple):
     history: History
     popularity: Float32  # [N, H]
     eligible: Bool  # [N]
-
-
-class _Ranking(NamedTuple):
-    """Candidates, best first: rows [K], scores [K], outcome probabilities [K, O]."""
-
-    rows: Int64
-    scores: Float32
-    outcomes: Float32
-    parts: dict[str, Float32]  # name -> [N]
 
 
 class Engine:
@@ -173,7 +165,9 @@ class Engine:
             model_version=view.live.manifest.version,
             policy=self.policy,
             ts=at_ms,
-            items=tuple(self._items(request, ranking, choice)),
+            items=answer_items(
+                request, ranking, choice, self.catalogue, self.features.outcome_types
+            ),
         )
 
     def _view(self, request: Request) -> _View:
@@ -205,14 +199,14 @@ class Engine:
         self._popularity = (now, features)
         return features
 
-    def _rank(self, view: _View, at_ms: int, request: Request) -> _Ranking:
+    def _rank(self, view: _View, at_ms: int, request: Request) -> Ranking:
         servable = view.live.servable
         scores, parts = servable.recall(view.history, at_ms, view.popularity)
         rows = best_rows(scores, view.eligible, max(self.serving.pool, request.num))
         outcomes = servable.click(view.history, at_ms, view.popularity, rows)
         total = combined(scores[rows], likeliest(outcomes), self.serving.click_weight)
         order = np.argsort(-total, kind="stable")
-        return _Ranking(rows[order], total[order], outcomes[order], parts)
+        return Ranking(rows[order], total[order], outcomes[order], parts)
 
     @property
     def policy(self) -> str:
@@ -225,29 +219,6 @@ class Engine:
             return greedy(num_ranked, request.num)
         generator = request_generator(self.serving.seed, request.request_id)
         return epsilon_greedy(num_ranked, request.num, self.serving.epsilon, generator)
-
-    def _items(self, request: Request, ranking: _Ranking, choice: Choice) -> list[AnswerItem]:
-        p_click = likeliest(ranking.outcomes)
-        return [
-            AnswerItem(
-                item_id=str(self.catalogue.item_id[ranking.rows[pick]]),
-                position=position,
-                score=float(ranking.scores[pick]),
-                p_click=float(p_click[pick]),
-                propensity=propensity,
-                explain=self._explain(ranking, pick) if request.explain else None,
-                **(details_of(self.catalogue, int(ranking.rows[pick])) if request.details else {}),
-            )
-            for position, (pick, propensity) in enumerate(
-                zip(choice.picks.tolist(), choice.propensities.tolist(), strict=True), 1
-            )
-        ]
-
-    def _explain(self, ranking: _Ranking, pick: int) -> dict[str, float]:
-        row = ranking.rows[pick]
-        parts = {f"recall.{name}": float(values[row]) for name, values in ranking.parts.items()}
-        outcomes = zip(self.features.outcome_types, ranking.outcomes[pick], strict=True)
-        return parts | {f"p.{name}": float(p) for name, p in outcomes}
 
     def similar(self, item_id: str, num: int) -> list[SimilarItem] | None:
         """Return the items most like one by item vector; None when it is unknown or not encoded."""

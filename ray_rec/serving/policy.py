@@ -37,7 +37,7 @@ def epsilon_greedy(
         P(greedy item j at slot j) = 1 - epsilon * T / max(T, n)
 
     >>> epsilon_greedy(12, 2, 0.5, np.random.default_rng(1)).propensities.tolist()
-    [0.5, 0.5]
+    [0.05, 0.5]
     """
     shown = min(num, num_ranked)
     tail = num_ranked - shown

@@ -38,7 +38,7 @@ def likeliest(outcomes: Float32) -> Float32:
 def combined(recall: Float32, p_click: Float32, click_weight: float) -> Float32:
     """Return recall score + click_weight * logit(p_click), [K].
 
-    >>> combined(np.float32([1, 1]), np.float32([0.5, 0.75]), 2.0).round(4).tolist()
+    >>> combined(np.float32([1, 1]), np.float32([0.5, 0.75]), 2.0).astype(float).round(4).tolist()
     [1.0, 3.1972]
     """
     p = np.clip(p_click.astype(np.float64), _SURE, 1 - _SURE)
