@@ -1,7 +1,7 @@
 """The two heads over one trunk: what a person may want at all, and what a shown item comes to.
 
-Q queries, C candidates, L tokens, H horizons, O outcomes. Parts of a score are linear in a few
-learned weights, so that each can be shown as the reason for an item.
+Q queries, C candidates, M recent tokens, H horizons, O outcomes, S shown items. Parts of a recall
+score are linear in a few learned weights, so that each can be shown as the reason for an item.
 """
 
 from dataclasses import dataclass
@@ -11,61 +11,57 @@ import torch
 from torch import Tensor, nn
 
 from ray_rec.model.config import ModelConfig
-
-REPEAT_DAYS = (None, 7.0, 28.0)
-"""Repeats are counted plainly and decayed with these time constants."""
-DAY_MS = 86_400_000.0
-
-
-def repeat_weights(age_ms: Tensor, seen: Tensor) -> Tensor:
-    """Return what an earlier event adds to each repeat feature, [..., R]; zero if not `seen`."""
-    age = age_ms.clamp(min=0).double() / DAY_MS
-    parts = [torch.ones_like(age) if d is None else torch.exp(-age / d) for d in REPEAT_DAYS]
-    return torch.stack(parts, dim=-1) * seen[..., None]
+from ray_rec.model.view import REPEAT_DAYS
 
 
 class RecallHead(nn.Module):
-    """score = user·item + popularity, text similarity and own repeats, each with its weights."""
+    """score = user·item + popularity, text similarity and own repeats, each with its weights.
+
+    An item of the own history is judged by how often it came back rather than by what others buy:
+    it has a bonus, and popularity counts less for it.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(config.dim**-0.5))
         self.popularity = nn.Parameter(torch.full((config.num_horizons,), 0.3))
         self.text = nn.Parameter(torch.tensor([2.0, 2.0]))
-        self.repeat = nn.Parameter(torch.tensor([0.5, 1.0, 1.0]))
+        self.repeat = nn.Parameter(torch.tensor([1.2, 0.7, 1.0]))
+        self.repeat_bonus = nn.Parameter(torch.tensor(2.5))
+        self.repeat_popularity = nn.Parameter(torch.full((config.num_horizons,), -0.2))
 
-    def repeats(self, features: Tensor) -> Tensor:
-        """Return the repeat part of the score from repeat features [..., R]."""
-        return torch.log1p(features) @ self.repeat
+    def taste(self, dot: Tensor) -> Tensor:
+        """Return the part of user·item."""
+        return dot * self.scale
 
-    def parts(
-        self, dot: Tensor, popularity: Tensor, last: Tensor, mean: Tensor, repeat: Tensor
-    ) -> dict[str, Tensor]:
-        """Return the score's parts, each [..., C]; they add up to the score.
+    def popular(self, popularity: Tensor) -> Tensor:
+        """Return the part of log counts [..., H]."""
+        return popularity @ self.popularity
+
+    def profile(self, last: Tensor, mean: Tensor) -> Tensor:
+        """Return the text vector [Q, text_dim] whose dot product with an item's is the text part.
 
         Args:
-            dot: user·item.
-            popularity: [..., C, H].
-            last: cosine of the item's text with the last item's; `mean`: with the history's mean.
-            repeat: what `repeats` gave.
+            last: unit vectors of the last item's text [Q, text_dim].
+            mean: the same of the recent items' mean.
         """
-        return {
-            "taste": dot * self.scale,
-            "popularity": popularity @ self.popularity,
-            "text": last * self.text[0] + mean * self.text[1],
-            "repeat": repeat,
-        }
+        return last * self.text[0] + mean * self.text[1]
+
+    def repeats(self, counts: Tensor, popularity: Tensor) -> Tensor:
+        """Return the part of items of the own history: log counts [P, R], popularity [P, H]."""
+        return counts @ self.repeat + popularity @ self.repeat_popularity + self.repeat_bonus
 
 
 @dataclass(frozen=True)
 class ShownFeatures:
-    """What the click head sees of S shown items; vectors [S, d], numbers [S, F]."""
+    """What the click head sees of S shown items and the Q queries they were shown to."""
 
-    user: Tensor
-    item: Tensor
-    history: Tensor  # [S, L, d]
-    seen: Tensor  # bool [S, L]
-    numbers: Tensor
+    query: Tensor  # int64 [S] -> Q
+    user: Tensor  # [S, d]
+    item: Tensor  # [S, d]
+    numbers: Tensor  # [S, F]
+    history: Tensor  # [Q, M, d]
+    seen: Tensor  # bool [Q, M]
 
 
 class ClickHead(nn.Module):
@@ -92,13 +88,26 @@ class ClickHead(nn.Module):
 
     def forward(self, shown: ShownFeatures, position: Tensor | None = None) -> Tensor:
         """Return logits [S, O]; `position` int64 [S] from 1, None when serving."""
-        weight = torch.einsum("sld,sd->sl", self.key(shown.history), self.ask(shown.item))
-        weight = torch.sigmoid(weight * self.scale) * shown.seen
-        liked = torch.einsum("sl,sld->sd", weight, shown.history)
-        liked = liked / shown.seen.sum(1, keepdim=True).clamp(min=1)
+        liked = self._liked(shown)
         crosses = [shown.item, liked * shown.item, shown.user * shown.item, shown.user]
         hidden = self.mix(torch.cat([*crosses, shown.numbers], dim=1))
         logits = self.out(hidden) + self.wide(shown.numbers)
         if position is not None:
             logits = logits + self.position(position.clamp(0, self.MAX_POSITION))
         return cast(Tensor, logits)
+
+    def _liked(self, shown: ShownFeatures) -> Tensor:
+        """Return the history as each candidate weighs it, [S, d]; keys are made once a query."""
+        num_queries, _, dim = shown.history.shape
+        counts = torch.bincount(shown.query, minlength=num_queries)
+        order = torch.argsort(shown.query, stable=True)
+        first = torch.cumsum(counts, 0) - counts
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(len(order), device=order.device) - first[shown.query[order]]
+        asks = shown.item.new_zeros(num_queries, int(counts.max()) if len(order) else 0, dim)
+        asks = asks.index_put((shown.query, rank), self.ask(shown.item))
+        weight = torch.bmm(asks, self.key(shown.history).transpose(1, 2)) * self.scale
+        weight = torch.sigmoid(weight) * shown.seen[:, None]
+        liked = torch.bmm(weight, shown.history)
+        liked = liked / shown.seen.sum(1).clamp(min=1)[:, None, None]
+        return liked[shown.query, rank]

@@ -4,6 +4,7 @@ Rows are the catalogue's. Tables grow by doubling, so that new items do not move
 own vector starts as the tower sees its text, and is used the more the oftener it was learned.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -34,6 +35,15 @@ class ItemSlice:
     popularity: Tensor
     price: Tensor
     vector: Tensor | None = None
+
+    def unit_text(self) -> Tensor:
+        """Return the distinct texts at unit length (an unknown one is zero), [V, text_dim]."""
+        return self.text / math.sqrt(self.text.shape[1])
+
+
+def own_share(count: Tensor, id_prior: float) -> Tensor:
+    """Return a = n/(n+k), the weight of an own vector learned from n events; 0 for none."""
+    return torch.where(count > 0, count / (count + id_prior), torch.zeros_like(count))
 
 
 class ItemTable:
@@ -75,10 +85,9 @@ class ItemTable:
     def gather(self, rows: Tensor, popularity: Tensor, id_prior: float) -> ItemSlice:
         """Return the items of distinct `rows` [U]; `popularity` is [num_items, H]."""
         texts, text_of = torch.unique(self.text_row[rows], return_inverse=True)
-        count = self.count[rows]
         return ItemSlice(
             id=self.id[rows].requires_grad_(),
-            share=count / (count + id_prior),
+            share=own_share(self.count[rows], id_prior),
             text=self.text[texts],
             text_of=text_of,
             popularity=popularity[rows],

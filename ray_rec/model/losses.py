@@ -1,31 +1,32 @@
-"""The two losses: softmax (exact or sampled) or binary for recall, binary for clicks."""
+"""The two losses: softmax (exact or sampled) or binary for recall, binary for clicks.
+
+T targets of A asking queries, C candidates; a candidate of score -inf is left out.
+"""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 
-def softmax_loss(target_T: Tensor, others_TC: Tensor) -> Tensor:
-    """Return -log softmax of the target among itself and the others, [T]; -inf leaves one out."""
-    everything = torch.cat([target_T[:, None], others_TC], dim=1)
-    return torch.logsumexp(everything, dim=1) - target_T
+def softmax_loss(target_T: Tensor, query_T: Tensor, candidates_AC: Tensor) -> Tensor:
+    """Return -log softmax of each target among its query's candidates (it is one of them), [T]."""
+    return torch.logsumexp(candidates_AC, dim=1)[query_T] - target_T
 
 
-def sampled_logits(logits_TC: Tensor, log_expected_C: Tensor, hit_TC: Tensor) -> Tensor:
-    """Correct sampled negatives for how often they are drawn (Bengio and Senécal 2008, logQ).
+def sampled_logits(logits_AC: Tensor, log_chance_C: Tensor) -> Tensor:
+    """Correct sampled candidates for their chance to be drawn (logQ: Bengio and Senécal 2008).
 
-    `log_expected_C` is the logarithm of the number of times an item is expected in the sample;
-    `hit_TC` marks what stands in the sum already, which leaves it.
+    The sum of exp over many draws is then, on average, the sum over all candidates.
     """
-    return (logits_TC - log_expected_C).masked_fill(hit_TC, -torch.inf)
+    return logits_AC - log_chance_C
 
 
-def binary_loss(target_T: Tensor, others_TC: Tensor) -> Tensor:
-    """Return the binary cross-entropy of the target against the mean of the others, [T]."""
-    kept = torch.isfinite(others_TC)
-    negative = functional.softplus(others_TC.masked_fill(~kept, 0.0)) * kept
+def binary_loss(target_T: Tensor, query_T: Tensor, others_AC: Tensor) -> Tensor:
+    """Return the binary cross-entropy of the target against the mean of its query's others, [T]."""
+    kept = torch.isfinite(others_AC)
+    negative = functional.softplus(others_AC.masked_fill(~kept, 0.0)) * kept
     mean = negative.sum(1) / kept.sum(1).clamp(min=1)
-    return functional.softplus(-target_T) + mean
+    return functional.softplus(-target_T) + mean[query_T]
 
 
 def click_loss(logits_SO: Tensor, labels_SO: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """The network of both tasks: item vectors, user vectors, and the losses of one step.
 
-Shapes: B rows of L tokens, Q queries, T recall targets, S shown items, U distinct items of the
-step, C negatives, d dimensions, R repeat features. Items are given as places in an `ItemSlice`.
+Shapes: B rows of L tokens, Q queries, A of them asking for T recall targets, S shown items, U
+distinct items of the step, C negatives, M recent tokens, d dimensions. Items are given as places in
+an `ItemSlice`.
 """
 
 from dataclasses import dataclass
@@ -11,22 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ray_rec.model.config import ModelConfig
-from ray_rec.model.heads import REPEAT_DAYS, ClickHead, RecallHead, ShownFeatures, repeat_weights
+from ray_rec.model.heads import ClickHead, RecallHead, ShownFeatures
 from ray_rec.model.items import ItemSlice
 from ray_rec.model.losses import binary_loss, click_loss, sampled_logits, softmax_loss
 from ray_rec.model.trunk import Trunk
-
-
-@dataclass(frozen=True)
-class Queries:
-    """Who asks: token rows, and queries that see the first `context` tokens of their row."""
-
-    token: Tensor  # int64 [B, L] places in the slice, 0 where padded
-    type: Tensor  # int64 [B, L]
-    ts: Tensor  # int64 [B, L] ms
-    row: Tensor  # int64 [Q]
-    context: Tensor  # int64 [Q]
-    at_ms: Tensor  # int64 [Q]
+from ray_rec.model.view import Pairs, Queries, own_items, pieces
 
 
 @dataclass(frozen=True)
@@ -41,8 +31,7 @@ class Step:
     shown_position: Tensor  # int64 [S]
     shown_labels: Tensor  # [S, O]
     negative: Tensor  # int64 [C], distinct
-    log_expected: Tensor  # [C]; all zero when the negatives are the whole catalogue
-    exact: bool
+    log_chance: Tensor  # [C] of being drawn; all zero when the negatives are the whole catalogue
 
 
 @dataclass(frozen=True)
@@ -50,11 +39,11 @@ class View:
     """What is computed once for the queries of a step."""
 
     vector: Tensor  # [U, d]
-    text: Tensor  # [U, text_dim], unit length
+    text: Tensor  # [U, text_dim], unit length or zero
     user: Tensor  # [Q, d]
-    token: Tensor  # int64 [Q, L]
-    seen: Tensor  # bool [Q, L]
-    repeat: Tensor  # [Q, L, R] what each token adds to its item's repeats
+    recent: Tensor  # int64 [Q, M] the newest tokens, newest first
+    seen: Tensor  # bool [Q, M] which of them there are
+    own: Pairs
     text_last: Tensor  # [Q, text_dim]
     text_mean: Tensor  # [Q, text_dim]
 
@@ -67,7 +56,6 @@ class LossSums:
     recall_weight: int
     click: Tensor
     click_weight: int
-    click_logits: Tensor
 
 
 class MultiTaskModel(nn.Module):
@@ -91,158 +79,134 @@ class MultiTaskModel(nn.Module):
             return items.vector
         share = items.share if own is None else items.share * own
         text = self.tower(items.text)[items.text_of]
-        mixed: Tensor = share[:, None] * items.id + (1 - share)[:, None] * text
-        return mixed
+        return torch.lerp(text, items.id, share[:, None])
 
     def view(self, items: ItemSlice, queries: Queries, own: Tensor | None = None) -> View:
         """Run the trunk and gather what both heads need."""
         vector = self.item_vectors(items, own)
-        text = functional.normalize(items.text, dim=1)[items.text_of]
-        state = self.trunk(vector[queries.token], queries.type, queries.ts)
-        token, context = queries.token[queries.row], queries.context
-        ts = queries.ts[queries.row]
-        seen = torch.arange(token.shape[1], device=token.device) < context[:, None]
-        last = (context - 1).clamp(min=0)[:, None]
-        since = queries.at_ms - ts.gather(1, last)[:, 0]
-        user = self.trunk.query(state[queries.row, context], since, context > 0)
-        seen_real = seen.to(vector.dtype)
-        mean = torch.einsum("ql,qlt->qt", seen_real, text[token])
-        known = (context > 0).to(vector.dtype)[:, None]
-        repeat = repeat_weights(queries.at_ms[:, None] - ts, seen).to(vector.dtype)
+        text = items.unit_text()[items.text_of]
+        context = queries.context
+        place = context[:, None] - 1 - torch.arange(self.config.max_length, device=context.device)
+        place = place[:, : max(1, queries.token.shape[1])]
+        seen = place >= 0
+        recent = queries.token[queries.row[:, None], place.clamp(min=0)]
+        text_recent = text[recent] * seen[..., None]
         return View(
             vector=vector,
             text=text,
-            user=user,
-            token=token,
+            user=self._users(vector, queries),
+            recent=recent,
             seen=seen,
-            repeat=repeat,
-            text_last=text[token.gather(1, last)[:, 0]] * known,
-            text_mean=functional.normalize(mean, dim=1),
+            own=own_items(queries, len(vector), vector.dtype),
+            text_last=text_recent[:, 0],
+            text_mean=functional.normalize(text_recent.sum(1), dim=1),
         )
+
+    def _users(self, vector: Tensor, queries: Queries) -> Tensor:
+        """Return user vectors [Q, d]."""
+        cut = pieces(queries, self.config.max_length)
+        state = self.trunk(vector[cut.token], cut.type, cut.ts)
+        last = (cut.context - 1).clamp(min=0)
+        since_ms = queries.at_ms - cut.ts[cut.of, last]
+        user: Tensor = self.trunk.query(state[cut.of, cut.context], since_ms, cut.context > 0)
+        return user
 
     def losses(self, items: ItemSlice, step: Step, own: Tensor | None = None) -> LossSums:
         """Return the sums of both losses over this worker's rows of a step."""
         view = self.view(items, step.queries, own)
-        recall = self._recall_loss(items, step, view)
+        nothing = view.user.sum() * 0.0
+        recall = self._recall_loss(items, step, view).sum() if len(step.target) else nothing
+        click = self._click_loss(items, step, view).sum() if len(step.shown) else nothing
+        return LossSums(recall, len(step.target), click, len(step.shown))
+
+    def _click_loss(self, items: ItemSlice, step: Step, view: View) -> Tensor:
         logits = self.shown_logits(items, view, step.shown_query, step.shown, step.shown_position)
-        return LossSums(
-            recall=recall.sum(),
-            recall_weight=len(step.target),
-            click=click_loss(logits, step.shown_labels).sum(),
-            click_weight=len(step.shown),
-            click_logits=logits,
-        )
+        return click_loss(logits, step.shown_labels)
 
     def _recall_loss(self, items: ItemSlice, step: Step, view: View) -> Tensor:
-        query, target = step.target_query, step.target
-        wanted = self._pair_scores(items, view, query, target)
-        negatives = self._negative_scores(items, view, step.negative)
-        hit = step.negative == target[:, None]
-        if step.exact:
-            others = negatives[query].masked_fill(hit, -torch.inf)
-        else:
-            own, listed = self._own_scores(items, view)
-            repeated = (view.token[query] == target[:, None]) & view.seen[query]
-            mine = own[query].masked_fill(repeated, -torch.inf)
-            sampled = sampled_logits(negatives, step.log_expected, self._listed(view, step, listed))
-            others = torch.cat([mine, sampled[query].masked_fill(hit, -torch.inf)], dim=1)
-        loss = binary_loss if self.config.recall_loss == "bce" else softmax_loss
-        return loss(wanted, others)
+        """Return the loss of each target, [T].
 
-    def _pair_scores(self, items: ItemSlice, view: View, query: Tensor, item: Tensor) -> Tensor:
-        """Return the recall score of one item for each of some queries, [T]."""
-        text = view.text[item]
-        same = (view.token[query] == item[:, None]).to(text.dtype)
-        parts = self.recall.parts(
-            (view.user[query] * view.vector[item]).sum(1),
-            items.popularity[item],
-            (view.text_last[query] * text).sum(1),
-            (view.text_mean[query] * text).sum(1),
-            self.recall.repeats(torch.einsum("tl,tlr->tr", same, view.repeat[query])),
+        Candidates are the query's own history and targets, which are always there, and the
+        negatives, which stand for all other items.
+        """
+        asked, query = torch.unique(step.target_query, return_inverse=True)
+        wanted = step.target_query * len(view.vector) + step.target
+        asking = torch.zeros(len(view.user), dtype=torch.bool, device=asked.device)
+        asking[asked] = True
+        sure = torch.cat([view.own.key[asking[view.own.query]], wanted])
+        key, place = torch.unique(sure, return_inverse=True)
+        pair_query, pair_item = key // len(view.vector), key % len(view.vector)
+        score = self.pair_scores(items, view, pair_query, pair_item)
+        target = place[-len(wanted) :]
+        row = torch.searchsorted(asked, pair_query)
+        drawn = self._negative_scores(items, view, step, asked)
+        drawn = _without(drawn, row, pair_item, step.negative, len(view.vector))
+        if self.config.recall_loss == "bce":
+            others = _ragged(score.index_fill(0, target, -torch.inf), row, len(asked))
+            return binary_loss(score[target], query, torch.cat([others, drawn], dim=1))
+        candidates = _ragged(score, row, len(asked))
+        drawn = sampled_logits(drawn, step.log_chance)
+        return softmax_loss(score[target], query, torch.cat([candidates, drawn], dim=1))
+
+    def pair_scores(self, items: ItemSlice, view: View, query: Tensor, item: Tensor) -> Tensor:
+        """Return the recall score of one item for each of some queries, [n]."""
+        head, profile = self.recall, self.recall.profile(view.text_last, view.text_mean)
+        popularity, counts = items.popularity[item], view.own.look_up(query, item)
+        return (
+            head.taste((view.user[query] * view.vector[item]).sum(1))
+            + head.popular(popularity)
+            + (profile[query] * view.text[item]).sum(1)
+            + head.repeats(counts, popularity) * (counts[:, 0] > 0)
         )
-        return torch.stack(list(parts.values())).sum(0)
 
-    def _negative_scores(self, items: ItemSlice, view: View, negative: Tensor) -> Tensor:
-        """Return the recall scores of the step's negatives for every query, [Q, C]."""
-        place = torch.full((len(view.vector),), -1, device=negative.device)
-        place[negative] = torch.arange(len(negative), device=negative.device)
-        column = place[view.token]
-        row, token = torch.nonzero(view.seen & (column >= 0), as_tuple=True)
-        shape = (len(view.user), len(negative), len(REPEAT_DAYS))
-        repeats = view.repeat.new_zeros(shape).index_put(
-            (row, column[row, token]), view.repeat[row, token], accumulate=True
-        )
-        text = view.text[negative]
-        parts = self.recall.parts(
-            view.user @ view.vector[negative].T,
-            items.popularity[negative],
-            view.text_last @ text.T,
-            view.text_mean @ text.T,
-            self.recall.repeats(repeats),
-        )
-        return torch.stack([part.expand(shape[:2]) for part in parts.values()]).sum(0)
-
-    def _own_scores(self, items: ItemSlice, view: View) -> tuple[Tensor, Tensor]:
-        """Return the scores of the own history's items [Q, L], each item once, and which are."""
-        earlier = torch.tril(_same_tokens(view), diagonal=-1).any(2)
-        listed = view.seen & ~earlier
-        text, vector = view.text[view.token], view.vector[view.token]
-        parts = self.recall.parts(
-            torch.einsum("qd,qld->ql", view.user, vector),
-            items.popularity[view.token],
-            torch.einsum("qt,qlt->ql", view.text_last, text),
-            torch.einsum("qt,qlt->ql", view.text_mean, text),
-            self.own_repeats(view),
-        )
-        scores = torch.stack(list(parts.values())).sum(0)
-        return scores.masked_fill(~listed, -torch.inf), listed
-
-    def own_repeats(self, view: View) -> Tensor:
-        """Return the repeat part of the score of each query's own history items, [Q, L]."""
-        same = _same_tokens(view).to(view.repeat.dtype)
-        return self.recall.repeats(torch.einsum("qlm,qmr->qlr", same, view.repeat))
-
-    def _listed(self, view: View, step: Step, listed: Tensor) -> Tensor:
-        """Return which negatives [Q, C] stand in the sum already, as items of the own history."""
-        place = torch.full((len(view.vector),), -1, device=listed.device)
-        place[step.negative] = torch.arange(len(step.negative), device=listed.device)
-        column = place[view.token]
-        row, token = torch.nonzero(listed & (column >= 0), as_tuple=True)
-        out = torch.zeros(len(view.user), len(step.negative), dtype=torch.bool, device=row.device)
-        out[row, column[row, token]] = True
-        return out
+    def _negative_scores(self, items: ItemSlice, view: View, step: Step, asked: Tensor) -> Tensor:
+        """Return the scores of the step's negatives for asking queries, [A, C], but for repeats."""
+        head, negative = self.recall, step.negative
+        profile = head.profile(view.text_last[asked], view.text_mean[asked])
+        asks = torch.cat([head.taste(view.user[asked]), profile], dim=1)
+        answers = torch.cat([view.vector[negative], view.text[negative]], dim=1)
+        return torch.addmm(head.popular(items.popularity[negative]), asks, answers.T)
 
     def shown_logits(
         self, items: ItemSlice, view: View, query: Tensor, item: Tensor, position: Tensor | None
     ) -> Tensor:
         """Return the click head's logits of items shown to queries, [S, O]."""
-        text = view.text[item]
-        same = (view.token[query] == item[:, None]).to(text.dtype)
-        repeats = torch.log1p(torch.einsum("sl,slr->sr", same, view.repeat[query]))
-        price = items.price[item]
-        numbers = torch.cat(
-            [
-                items.popularity[item],
-                (view.text_last[query] * text).sum(1, keepdim=True),
-                (view.text_mean[query] * text).sum(1, keepdim=True),
-                repeats,
-                torch.log1p(price.nan_to_num(0.0).clamp(min=0))[:, None],
-                torch.isnan(price).to(text.dtype)[:, None],
-                items.share[item][:, None],
-            ],
-            dim=1,
-        )
+        text, price = view.text[item], items.price[item]
+        numbers = [
+            items.popularity[item],
+            (view.text_last[query] * text).sum(1, keepdim=True),
+            (view.text_mean[query] * text).sum(1, keepdim=True),
+            view.own.look_up(query, item),
+            torch.log1p(price.nan_to_num(0.0).clamp(min=0))[:, None],
+            torch.isnan(price).to(text.dtype)[:, None],
+            items.share[item][:, None],
+        ]
+        asked, of = torch.unique(query, return_inverse=True)
         shown = ShownFeatures(
+            query=of,
             user=view.user[query],
             item=view.vector[item],
-            history=view.vector[view.token[query]],
-            seen=view.seen[query],
-            numbers=numbers,
+            numbers=torch.cat(numbers, dim=1),
+            history=view.vector[view.recent[asked]],
+            seen=view.seen[asked],
         )
         logits: Tensor = self.click(shown, position)
         return logits
 
 
-def _same_tokens(view: View) -> Tensor:
-    """Return which tokens m that the query sees hold the item of token l: bool [Q, L, L]."""
-    return (view.token[:, :, None] == view.token[:, None, :]) & view.seen[:, None, :]
+def _ragged(score: Tensor, row: Tensor, num_rows: int) -> Tensor:
+    """Return scores [P] of ascending rows as [num_rows, longest], -inf where there are fewer."""
+    counts = torch.bincount(row, minlength=num_rows)
+    place = torch.arange(len(row), device=row.device) - (torch.cumsum(counts, 0) - counts)[row]
+    out = score.new_full((num_rows, int(counts.max())), -torch.inf)
+    return out.index_put((row, place), score)
+
+
+def _without(drawn: Tensor, row: Tensor, item: Tensor, negative: Tensor, num_items: int) -> Tensor:
+    """Return drawn scores [A, C] with -inf where (row, item) is a candidate already."""
+    column = torch.full((num_items,), -1, device=negative.device)
+    column[negative] = torch.arange(len(negative), device=negative.device)
+    twice = column[item]
+    hit = torch.zeros(drawn.shape, dtype=torch.bool, device=negative.device)
+    hit[row[twice >= 0], twice[twice >= 0]] = True
+    return drawn.masked_fill(hit, -torch.inf)

@@ -12,9 +12,10 @@ from torch.nn import functional
 from ray_rec.errors import ModelError
 from ray_rec.features.histories import History
 from ray_rec.model.config import ModelConfig
-from ray_rec.model.items import ItemSlice
-from ray_rec.model.recommender import MultiTaskModel, Queries, View
+from ray_rec.model.items import ItemSlice, own_share
+from ray_rec.model.recommender import MultiTaskModel, View
 from ray_rec.model.text import Whitening
+from ray_rec.model.view import Queries
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -37,6 +38,7 @@ class Servable:
     """Scores of every item for a person; rows are those of the version, or as `permute` put them.
 
     Immutable and safe to use from several threads. Arrays in and out are numpy, on the CPU.
+    Popularity is float32 [rows, horizons]; items beyond its rows count as never bought.
     """
 
     def __init__(self, model: MultiTaskModel, whitening: Whitening, tables: _Tables) -> None:
@@ -44,33 +46,27 @@ class Servable:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], config: ModelConfig) -> "Servable":
-        """Make it of a version's tensors (`Learner.export`).
+        """Make it of a version's tensors (`Learner.export`), which must not change afterwards.
 
         Raises:
             ModelError: the tensors are not those of a model with this configuration.
         """
-        model = MultiTaskModel(config)
+        model = MultiTaskModel(config).eval()
         try:
             model.load_state_dict(tensors_under(tensors, MODEL))
             items, white = tensors_under(tensors, ITEMS), tensors_under(tensors, WHITENING)
             whitening = Whitening(white["mean"], white["projection"])
-            count = items["count"]
-            share = count / (count + config.id_prior)
-            piece = ItemSlice(
-                items["id"], share, items["text"], items["text_row"], share[:, None], items["price"]
-            )
+            share = own_share(items["count"], config.id_prior)
             with torch.inference_mode():
-                vector = model.eval().item_vectors(piece)
+                text = model.tower(items["text"])[items["text_row"]]
+                vector = torch.lerp(text, items["id"], share[:, None])
+            tables = _Tables(vector, share, items["price"], items["text_row"], items["text"])
         except (KeyError, RuntimeError) as error:
             raise ModelError(
                 f"the tensors do not fit the model's configuration ({error}); "
                 "use the configuration in the version's manifest"
             ) from error
-        return cls(
-            model,
-            whitening,
-            _Tables(vector, share, items["price"], items["text_row"], items["text"]),
-        )
+        return cls(model, whitening, tables)
 
     @property
     def num_items(self) -> int:
@@ -92,122 +88,134 @@ class Servable:
         """Return a servable whose row j is this one's row rows[j].
 
         A row of -1 is a cold item: the j-th of them has the raw text vector raw[j]
-        (float32 [number of -1, raw_dim]), and is served from its text alone.
+        (float32 [number of -1, raw_dim], zeros where it has no text), and is served from its text.
         """
         index = torch.from_numpy(rows)
-        cold = index < 0
+        cold = torch.nonzero(index < 0)[:, 0]
         tables, taken = self._tables, index.clamp(min=0)
         white = self._whitening.apply(torch.from_numpy(raw))
-        columns = {name: getattr(tables, name)[taken] for name in _BY_ROW}
+        columns = {name: getattr(tables, name).index_select(0, taken) for name in _BY_ROW}
         columns["vector"][cold] = self._model.tower(white)
         columns["share"][cold] = 0.0
         columns["price"][cold] = torch.nan
         columns["text_row"][cold] = len(tables.text) + torch.arange(len(white))
-        return Servable(
-            self._model,
-            self._whitening,
-            _Tables(**columns, text=torch.cat([tables.text, white])),
-        )
+        text = torch.cat([tables.text, white]) if len(white) else tables.text
+        return Servable(self._model, self._whitening, _Tables(**columns, text=text))
 
     def recall(
         self, history: History, at_ms: int, popularity: Float32
     ) -> tuple[Float32, dict[str, Float32]]:
-        """Return the recall scores of all items, float32 [N], and their parts by name, [N] each.
-
-        `popularity` is float32 [at least N, horizons].
-        """
+        """Return the recall scores of all items, float32 [N], and their parts by name, [N] each."""
         parts = self._parts([history], np.array([at_ms]), popularity)
-        named = {name: part[0].numpy() for name, part in parts.items()}
-        return np.sum(list(named.values()), axis=0), named
+        scores = sum(parts.values(), torch.zeros(()))[0]
+        return scores.numpy(), {name: part[0].numpy() for name, part in parts.items()}
 
+    @torch.inference_mode()
     def recall_batch(
         self, histories: Sequence[History], at_ms: Int64, popularity: Float32
     ) -> Float32:
         """Return recall scores float32 [Q, N] of several people."""
         parts = self._parts(histories, at_ms, popularity)
-        scores: Float32 = torch.stack(list(parts.values())).sum(0).numpy()
-        return scores
+        scores = parts["taste"]
+        for name in ("popularity", "text", "repeat"):
+            scores += parts[name]
+        out: Float32 = scores.numpy()
+        return out
 
     @torch.inference_mode()
     def _parts(
         self, histories: Sequence[History], at_ms: Int64, popularity: Float32
     ) -> dict[str, Tensor]:
-        """Return the parts of the recall scores, each [Q, N]."""
-        tables, shape = self._tables, (len(histories), self.num_items)
-        view, rows = self._view(histories, at_ms, popularity, np.zeros(0, np.int64))
-        text = functional.normalize(tables.text, dim=1)
-        repeat = torch.zeros(shape)
-        query, token = torch.nonzero(view.seen, as_tuple=True)
-        repeat[query, rows[view.token[query, token]]] = self._model.own_repeats(view)[query, token]
-        parts = self._model.recall.parts(
-            view.user @ tables.vector.T,
-            torch.from_numpy(popularity[: self.num_items]),
-            (view.text_last @ text.T)[:, tables.text_row],
-            (view.text_mean @ text.T)[:, tables.text_row],
-            repeat,
-        )
-        return {name: part.expand(shape) for name, part in parts.items()}
+        """Return the parts of the recall scores, each [Q, N] of its own but popularity, [1, N]."""
+        tables, head = self._tables, self._model.recall
+        view, rows, _ = self._view(histories, at_ms, popularity, np.zeros(0, np.int64))
+        known = known_popularity(popularity, self.num_items)
+        own, item = view.own, rows[view.own.item]
+        repeat = torch.zeros(len(histories), self.num_items)
+        repeat[own.query, item] = head.repeats(own.values, known[item])
+        profile = head.profile(view.text_last, view.text_mean) * tables.text.shape[1] ** -0.5
+        return {
+            "taste": head.taste(view.user) @ tables.vector.T,
+            "popularity": head.popular(known)[None],
+            "text": (profile @ tables.text.T).index_select(1, tables.text_row),
+            "repeat": repeat,
+        }
 
-    @torch.inference_mode()
     def click(
         self, history: History, at_ms: int, popularity: Float32, candidates: Int64
     ) -> Float32:
         """Return the probability of each outcome of each candidate if shown, float32 [K, O]."""
-        view, rows = self._view([history], np.array([at_ms]), popularity, candidates)
+        query = np.zeros(len(candidates), np.int64)
+        return self.click_batch([history], np.array([at_ms]), popularity, query, candidates)
+
+    @torch.inference_mode()
+    def click_batch(
+        self,
+        histories: Sequence[History],
+        at_ms: Int64,
+        popularity: Float32,
+        query: Int64,
+        candidates: Int64,
+    ) -> Float32:
+        """Return the probabilities float32 [K, O] of candidate k if shown to person query[k]."""
+        view, rows, items = self._view(histories, at_ms, popularity, candidates)
         item = torch.searchsorted(rows, torch.from_numpy(candidates))
-        query = torch.zeros(len(candidates), dtype=torch.int64)
-        logits = self._model.shown_logits(self._slice(rows, popularity), view, query, item, None)
+        logits = self._model.shown_logits(items, view, torch.from_numpy(query), item, None)
         probabilities: Float32 = torch.sigmoid(logits).numpy()
         return probabilities
 
     def _view(
         self, histories: Sequence[History], at_ms: Int64, popularity: Float32, also: Int64
-    ) -> tuple[View, Tensor]:
-        """Run the trunk; the second value is the rows of the slice that the view's places mean."""
-        newest = [_newest(history, self._model.config.max_length) for history in histories]
-        length = np.array([len(h.item) for h in newest])
-        shape = (len(newest), max(1, int(length.max(initial=0))))
+    ) -> tuple[View, Tensor, ItemSlice]:
+        """Run the trunk; return what it sees, the rows that its places mean, and their slice."""
+        length = np.array([len(h.item) for h in histories])
+        shape = (len(histories), max(1, int(length.max(initial=0))))
         item, kind, ts = (np.zeros(shape, np.int64) for _ in range(3))
-        for row, history in enumerate(newest):
-            for target, column in zip((item, kind, ts), history, strict=True):
-                target[row, : len(column)] = column
+        for row, history in enumerate(histories):
+            place = (row, slice(0, len(history.item)))
+            item[place], kind[place], ts[place] = history.item, history.type, history.ts
         rows = np.unique(np.concatenate([item.ravel(), also]))
         queries = Queries(
             token=torch.from_numpy(np.searchsorted(rows, item)),
             type=torch.from_numpy(kind),
             ts=torch.from_numpy(ts),
-            row=torch.arange(len(newest)),
+            row=torch.arange(len(histories)),
             context=torch.from_numpy(length),
             at_ms=torch.from_numpy(np.asarray(at_ms, np.int64)),
         )
         index = torch.from_numpy(rows)
-        return self._model.view(self._slice(index, popularity), queries), index
+        items = self._slice(index, popularity)
+        return self._model.view(items, queries), index, items
 
     def _slice(self, rows: Tensor, popularity: Float32) -> ItemSlice:
         tables = self._tables
-        vector = tables.vector[rows]
         return ItemSlice(
-            id=vector,
+            id=tables.vector[rows],
             share=tables.share[rows],
             text=tables.text[tables.text_row[rows]],
             text_of=torch.arange(len(rows)),
-            popularity=torch.from_numpy(popularity)[rows],
+            popularity=known_popularity(popularity, self.num_items)[rows],
             price=tables.price[rows],
-            vector=vector,
+            vector=tables.vector[rows],
         )
 
     @torch.inference_mode()
     def similarity(self, row: int) -> Float32:
         """Return the cosine of every item's vector with one item's, float32 [N]."""
-        unit = functional.normalize(self._tables.vector, dim=1)
-        cosine: Float32 = (unit @ unit[row]).numpy()
+        vector = self._tables.vector
+        dot = vector @ functional.normalize(vector[row], dim=0)
+        cosine: Float32 = (dot / torch.linalg.vector_norm(vector, dim=1).clamp(min=1e-12)).numpy()
         return cosine
+
+
+def known_popularity(popularity: Float32, num_items: int) -> Tensor:
+    """Return popularity [num_items, H]: cut to the rows asked for, and zero beyond its own."""
+    missing = num_items - len(popularity)
+    if missing > 0:
+        popularity = np.pad(popularity, ((0, missing), (0, 0)))
+    return torch.from_numpy(popularity[:num_items])
 
 
 def tensors_under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the tensors whose names begin with `prefix`, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def _newest(history: History, length: int) -> History:
-    return History(history.item[-length:], history.type[-length:], history.ts[-length:])

@@ -1,6 +1,7 @@
 """Vectors of texts, encoded once and kept; and the whitening that makes their cosines tell."""
 
 import hashlib
+import math
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -35,25 +37,34 @@ class Whitening:
 
     @classmethod
     def fit(cls, raw: Vectors, text_dim: int) -> "Whitening":
-        """Fit by PCA in float64 on distinct texts [n, raw_dim]; columns beyond the rank are 0."""
+        """Fit by PCA in float64 on distinct texts [n, raw_dim].
+
+        Below 2 · text_dim texts the covariance is shrunk towards a multiple of the identity: as few
+        as there are directions would otherwise all become equally unlike.
+        """
         x = torch.from_numpy(raw).double()
-        mean = x.mean(0)
+        mean = x.sum(0) / max(1, len(x))
         centred = x - mean
         covariance = centred.T @ centred / max(1, len(x))
-        value, vector = torch.linalg.eigh(covariance)
+        doubt = max(0.0, 1.0 - len(x) / (2 * text_dim))
+        even = covariance.diagonal().mean() * torch.eye(len(mean), dtype=torch.float64)
+        value, vector = torch.linalg.eigh(torch.lerp(covariance, even, doubt))
         value, vector = value.flip(0)[:text_dim], vector.flip(1)[:, :text_dim]
         # eigh leaves the sign open: fix it, so that the same texts give the same axes
         vector = vector * torch.sign(vector.gather(0, vector.abs().argmax(0, keepdim=True)))
         floor = value[0].clamp(min=1e-12) * EIGENVALUE_FLOOR
-        scale = torch.where(value > floor * 1e-6, value.clamp(min=floor).rsqrt(), 0.0)
         projection = torch.zeros(x.shape[1], text_dim, dtype=torch.float64)
-        projection[:, : len(value)] = vector * scale
+        projection[:, : len(value)] = vector * value.clamp(min=floor).rsqrt()
         return cls(mean.float(), projection.float())
 
     def apply(self, raw: Tensor) -> Tensor:
-        """Return whitened texts [n, text_dim] of length sqrt(text_dim); an empty one stays zero."""
+        """Return whitened texts [n, text_dim] of length sqrt(text_dim).
+
+        A raw vector of zeros stands for no text and stays zero.
+        """
         white = (raw.to(self.mean.dtype) - self.mean) @ self.projection
-        return torch.nn.functional.normalize(white, dim=1) * white.shape[1] ** 0.5
+        white = white * (raw != 0).any(1, keepdim=True)
+        return torch.nn.functional.normalize(white, dim=1) * math.sqrt(white.shape[1])
 
 
 class TextStore:
@@ -88,7 +99,7 @@ class TextStore:
                 continue
             with self._fs.open(path, "rb") as file, pa.ipc.open_file(file) as reader:
                 table = reader.read_all()
-            self._take(table["text"].to_pylist(), _matrix(table["vector"]))
+            self._take(*_read_part(table))
             self._read.add(path)
 
     def _keep(self, texts: list[str], vectors: Vectors) -> None:
@@ -107,10 +118,12 @@ class TextStore:
         self._read.add(path)
         self._take(texts, vectors)
 
-    def _take(self, texts: list[str], vectors: Vectors) -> None:
+    def _take(self, texts: Sequence[str], vectors: Vectors) -> None:
         self._vectors.update(zip(texts, vectors, strict=True))
 
 
-def _matrix(column: pa.ChunkedArray) -> Vectors:
-    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(len(column), -1)
+def _read_part(table: pa.Table) -> tuple[list[str], Vectors]:
+    """Return the texts of a part and their vectors [n, raw_dim]."""
+    column = table["vector"].combine_chunks()
+    flat = pc.list_flatten(column).to_numpy(zero_copy_only=False)
+    return [str(text) for text in table["text"].to_pylist()], flat.reshape(len(column), -1)

@@ -7,7 +7,6 @@ so shares need not be equal, and a worker without rows in a step only adds zeros
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -17,21 +16,29 @@ from torch import Tensor
 
 from ray_rec.errors import ModelError
 from ray_rec.features.arrays import mix
-from ray_rec.features.examples import Batch, WindowExamples, collate, row_keys
+from ray_rec.features.examples import Batch, WindowExamples, collate
 from ray_rec.model.config import ModelConfig
 from ray_rec.model.items import ItemSlice, ItemTable
-from ray_rec.model.recommender import LossSums, MultiTaskModel, Queries, Step
-from ray_rec.model.servable import ITEMS, MODEL, WHITENING, Servable, tensors_under
+from ray_rec.model.recommender import LossSums, MultiTaskModel
+from ray_rec.model.servable import (
+    ITEMS,
+    MODEL,
+    WHITENING,
+    Servable,
+    known_popularity,
+    tensors_under,
+)
 from ray_rec.model.text import Whitening
 from ray_rec.training.config import LearnerConfig
 from ray_rec.training.metrics import Metrics, measure
-from ray_rec.training.negatives import Draw, Negatives
+from ray_rec.training.negatives import Negatives
 from ray_rec.training.optimizer import (
     dense_optimizer,
     load_optimizer,
     optimizer_state,
     rowwise_adagrad_,
 )
+from ray_rec.training.steps import make_step, sample, shares
 from ray_rec.training.workers import Workers
 
 OPTIMIZER, TEXT_KEYS = "optimizer.", "text_keys"
@@ -89,9 +96,10 @@ class Learner:
         if not new:
             return
         vectors = raw[list(new.values())]
-        if self._whitening is None:
-            self._whitening = Whitening.fit(vectors, self._model_config.text_dim)
-        white = self._whitening.apply(torch.from_numpy(vectors))
+        vectors[[key == NO_TEXT for key in new]] = 0.0
+        if self._texts.keys() <= {NO_TEXT}:
+            self._whitening = Whitening.fit(vectors[vectors.any(1)], self._model_config.text_dim)
+        white = self._fitted.apply(torch.from_numpy(vectors))
         first = self._items.add_texts(white.to(self._device, self._dtype))
         self._texts.update(zip(new, range(first, first + len(new)), strict=True))
 
@@ -99,9 +107,9 @@ class Learner:
         """Predict a sample of this worker's examples before they are learned; sums over workers."""
         if not len(self._items):
             return Metrics()
-        batch = collate(_sample(examples, self._config.test_rows), self._model_config.num_outcomes)
-        metrics = measure(self.servable(), batch, window.popularity)
-        return self._workers.add_metrics(metrics)
+        batch = collate(sample(examples, self._config.test_rows), self._model_config.num_outcomes)
+        servable = Servable.from_tensors(self._version(), self._model_config)
+        return self._workers.add_metrics(measure(servable, batch, window.popularity))
 
     def learn(self, window: WindowExamples, examples: pa.Table, num_steps: int) -> Metrics:
         """Take the window's steps with this worker's share of its rows (sorted by step).
@@ -110,31 +118,23 @@ class Learner:
             ModelError: a loss or gradient is not finite; names window and step.
         """
         self._model.train()
-        popularity = torch.from_numpy(window.popularity).to(self._device, self._dtype)
-        negatives = Negatives(window.popularity, self._model_config, window.number)
-        shares = self._shares(examples, num_steps)
-        weights = self._workers.add(
-            torch.tensor([[len(b.target_item), len(b.shown_item)] if b else [0, 0] for b in shares])
-            .reshape(num_steps, 2)
-            .to(self._device, torch.float64)
-        )
+        known = known_popularity(window.popularity, len(self._items))
+        popularity = known.to(self._device, self._dtype)
+        negatives = Negatives(known.numpy(), self._model_config, window.number)
+        batches = shares(examples, num_steps, self._model_config.num_outcomes)
+        weights = self._weights(batches)
         total = Metrics()
-        for step, batch in enumerate(shares):
+        for step, batch in enumerate(batches):
             weight = weights[step].clamp(min=1)
             sums = self._step(window.number, step, batch, negatives, popularity, weight)
             total += sums
         return self._workers.add_metrics(total)
 
-    def _shares(self, examples: pa.Table, num_steps: int) -> list[Batch | None]:
-        """Return this worker's batch of each step, None where it has no row."""
-        step = examples["step"].to_numpy()
-        bounds = np.searchsorted(step, np.arange(num_steps + 1))
-        return [
-            collate(examples.slice(low, high - low), self._model_config.num_outcomes)
-            if high > low
-            else None
-            for low, high in pairwise(bounds)
-        ]
+    def _weights(self, batches: Sequence[Batch | None]) -> Tensor:
+        """Return the targets and shown items of each step over all workers, [num_steps, 2]."""
+        mine = [[len(b.target_item), len(b.shown_item)] if b else [0, 0] for b in batches]
+        weights = torch.tensor(mine, dtype=torch.float64).reshape(len(batches), 2)
+        return self._workers.add(weights.to(self._device))
 
     def _step(
         self,
@@ -150,7 +150,7 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=False)
         rows, items, sums = np.zeros(0, np.int64), None, None
         if batch is not None:
-            rows, made = _make_step(batch, negatives.draw(step), self._device, self._dtype)
+            rows, made = make_step(batch, negatives.draw(step), self._device, self._dtype)
             index = torch.from_numpy(rows).to(self._device)
             items = self._items.gather(index, popularity, self._model_config.id_prior)
             kept = mix(*_ints(number, step), rows) >= _threshold(self._model_config.id_dropout)
@@ -197,13 +197,18 @@ class Learner:
 
     def export(self) -> dict[str, Tensor]:
         """Return the tensors of a version, float32 on the CPU: weights, item tables, whitening."""
+        return {name: tensor.clone() for name, tensor in self._version().items()}
+
+    def _version(self) -> dict[str, Tensor]:
+        """Return a version's tensors; they may share memory with what is learned on."""
         items = self._items.tensors()
         del items["accumulator"]
         named = {f"{MODEL}{k}": v for k, v in self._model.state_dict().items()}
         named |= {f"{ITEMS}{k}": v for k, v in items.items()}
         named |= self._whitening_tensors()
         return {
-            k: _plain(v).float() if v.is_floating_point() else _plain(v) for k, v in named.items()
+            k: v.detach().cpu().float() if v.is_floating_point() else v.cpu()
+            for k, v in named.items()
         }
 
     def state(self) -> dict[str, Tensor]:
@@ -236,6 +241,12 @@ class Learner:
                 "use its configuration, or a fresh state_dir"
             ) from error
 
+    @property
+    def _fitted(self) -> Whitening:
+        if self._whitening is None:
+            raise ModelError("no item was observed yet; give items before asking for their texts")
+        return self._whitening
+
     def _whitening_tensors(self) -> dict[str, Tensor]:
         if self._whitening is None:
             return {}
@@ -250,6 +261,9 @@ def text_key(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
+NO_TEXT = text_key("")
+
+
 def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().clone()
 
@@ -260,52 +274,6 @@ def _ints(*values: int) -> list[npt.NDArray[np.int64]]:
 
 def _threshold(share: float) -> np.uint64:
     return np.uint64(min(int(share * 2**64), 2**64 - 1))
-
-
-def _sample(examples: pa.Table, num_rows: int) -> pa.Table:
-    """Return at most `num_rows` rows, chosen by their hash."""
-    if examples.num_rows <= num_rows:
-        return examples
-    chosen = np.argsort(row_keys(examples), kind="stable")[:num_rows]
-    return examples.take(np.sort(chosen))
-
-
-def _make_step(
-    batch: Batch, drawn: Draw, device: torch.device, dtype: torch.dtype
-) -> tuple[npt.NDArray[np.int64], Step]:
-    """Return the distinct item rows [U] of a step, and the step in places among them."""
-    token = np.maximum(batch.item, 0)  # padding is never seen
-    rows = np.unique(
-        np.concatenate([token.ravel(), batch.target_item, batch.shown_item, drawn.row])
-    )
-
-    def local(values: npt.NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(np.searchsorted(rows, values)).to(device)
-
-    def whole(values: npt.NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(values).to(device)
-
-    queries = Queries(
-        token=local(token),
-        type=whole(batch.type),
-        ts=whole(batch.ts),
-        row=whole(batch.query_row),
-        context=whole(batch.query_context),
-        at_ms=whole(batch.query_ts),
-    )
-    step = Step(
-        queries=queries,
-        target_query=whole(batch.target_query),
-        target=local(batch.target_item),
-        shown_query=whole(batch.shown_query),
-        shown=local(batch.shown_item),
-        shown_position=whole(batch.shown_position),
-        shown_labels=torch.from_numpy(batch.shown_labels).to(device, dtype),
-        negative=local(drawn.row),
-        log_expected=torch.from_numpy(drawn.log_expected).to(device, dtype),
-        exact=drawn.exact,
-    )
-    return rows, step
 
 
 def _metrics(sums: LossSums) -> Metrics:

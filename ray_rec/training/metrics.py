@@ -12,6 +12,8 @@ from ray_rec.features.examples import Batch
 from ray_rec.features.histories import History
 from ray_rec.model.servable import Servable
 
+Int64 = npt.NDArray[np.int64]
+
 NAMES = ("recall_loss", "hr@10", "ndcg@10", "click_loss", "auc")
 CHUNK_QUERIES = 64
 TOP = 10
@@ -53,7 +55,7 @@ def measure(servable: Servable, batch: Batch, popularity: npt.NDArray[np.float32
     return _recall(servable, batch, popularity) + _clicks(servable, batch, popularity)
 
 
-def histories_of(batch: Batch, queries: npt.NDArray[np.int64]) -> list[History]:
+def histories_of(batch: Batch, queries: Int64) -> list[History]:
     """Return what each of some queries sees."""
     places = [(batch.query_row[query], batch.query_context[query]) for query in queries]
     return [
@@ -72,34 +74,41 @@ def _recall(servable: Servable, batch: Batch, popularity: npt.NDArray[np.float32
         scores = servable.recall_batch(
             histories_of(batch, queries), batch.query_ts[queries], popularity
         )
-        wanted = scores[query, batch.target_item[mine]][:, None]
-        greater, equal = (scores[query] > wanted).sum(1), (scores[query] == wanted).sum(1) - 1
-        rank = 1 + greater + 0.5 * equal
-        loss = torch.logsumexp(torch.from_numpy(scores), 1).numpy()[query] - wanted[:, 0]
-        hit = rank <= TOP
-        count = float(len(rank))
-        total += Metrics(
-            {
-                "recall_loss": (float(loss.sum()), count),
-                "hr@10": (float(hit.sum()), count),
-                "ndcg@10": (float((hit / np.log2(1 + rank)).sum()), count),
-            }
-        )
+        total += ranked(torch.from_numpy(scores), query, batch.target_item[mine])
     return total
 
 
+def ranked(scores: Tensor, query: Int64, target: Int64) -> Metrics:
+    """Return recall_loss, hr@10 and ndcg@10 of targets among all items of scores [Q, N]."""
+    wanted = scores[query, target]
+    loss = torch.logsumexp(scores, 1)[query] - wanted
+    bar = scores.topk(min(TOP, scores.shape[1]), dim=1).values[query, -1]
+    good = torch.nonzero(wanted >= bar)[:, 0]  # no other can be among the first ten
+    rows, value = scores[query[good]], wanted[good, None]
+    rank = 1 + (rows > value).sum(1) + 0.5 * ((rows == value).sum(1) - 1)
+    hit = rank[rank <= TOP]
+    count = float(len(wanted))
+    return Metrics(
+        {
+            "recall_loss": (float(loss.double().sum()), count),
+            "hr@10": (float(len(hit)), count),
+            "ndcg@10": (float((1 / torch.log2(1 + hit.double())).sum()), count),
+        }
+    )
+
+
 def _clicks(servable: Servable, batch: Batch, popularity: npt.NDArray[np.float32]) -> Metrics:
-    chance, label = [], []
-    for query in np.unique(batch.shown_query):
-        mine = batch.shown_query == query
-        history = histories_of(batch, np.array([query]))[0]
-        at_ms, shown = int(batch.query_ts[query]), batch.shown_item[mine]
-        chance.append(servable.click(history, at_ms, popularity, shown))
-        label.append(batch.shown_labels[mine])
-    if not chance:
+    asked = np.unique(batch.shown_query)
+    if not len(asked):
         return Metrics()
-    p, y = np.concatenate(chance).astype(np.float64), np.concatenate(label)
-    p = p.clip(1e-7, 1 - 1e-7)
+    p = servable.click_batch(
+        histories_of(batch, asked),
+        batch.query_ts[asked],
+        popularity,
+        np.searchsorted(asked, batch.shown_query),
+        batch.shown_item,
+    )
+    p, y = p.astype(np.float64).clip(1e-7, 1 - 1e-7), batch.shown_labels
     loss = -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean(1)
     answered = y.max(1) > 0
     likeliest = 1 - np.prod(1 - p, axis=1)

@@ -16,11 +16,10 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Draw:
-    """Distinct rows [C], the log of the chance that each is drawn, and if these are all rows."""
+    """Distinct rows [C] and the log of the chance that each is drawn: 0 where all are taken."""
 
     row: Int64
-    log_expected: Float64
-    exact: bool
+    log_chance: Float64
 
 
 class Negatives:
@@ -48,10 +47,10 @@ class Negatives:
         """Return the negatives of a step."""
         if self._all:
             rows = np.arange(len(self._chance))
-            return Draw(rows, np.zeros(len(rows)), exact=True)
+            return Draw(rows, np.zeros(len(rows)))
         generator = np.random.Generator(np.random.Philox(key=[self._number, step]))
         points = generator.random(self._num) * self._cumulative[-1]
         rows = np.unique(np.searchsorted(self._cumulative, points, side="right"))
         rows = rows[rows < len(self._chance)]
         missed = self._num * np.log1p(-np.minimum(self._chance[rows], 1 - 1e-9))
-        return Draw(rows, np.log(-np.expm1(missed)), exact=False)
+        return Draw(rows, np.log(-np.expm1(missed)))

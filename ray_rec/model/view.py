@@ -1,0 +1,96 @@
+"""What the queries of a step see: tokens before each query, and the items of its own history.
+
+Shapes: B rows of L tokens, Q queries, M recent tokens, P pairs of a query and an item, U items of
+the slice, d dimensions, R repeat features. Items are given as places in an `ItemSlice`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+DAY_MS = 86_400_000.0
+REPEAT_DAYS = (None, 7.0, 28.0)
+"""Repeats are counted plainly and decayed with these time constants."""
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Who asks: token rows, and queries that see the first `context` tokens of their row."""
+
+    token: Tensor  # int64 [B, L] places in the slice, 0 where padded
+    type: Tensor  # int64 [B, L]
+    ts: Tensor  # int64 [B, L] ms
+    row: Tensor  # int64 [Q]
+    context: Tensor  # int64 [Q]
+    at_ms: Tensor  # int64 [Q]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The stretches of the rows that the trunk runs over, and where each query stands in them."""
+
+    token: Tensor  # int64 [K, M]
+    type: Tensor  # int64 [K, M]
+    ts: Tensor  # int64 [K, M]
+    of: Tensor  # int64 [Q] -> K
+    context: Tensor  # int64 [Q] tokens of its piece that a query sees, at most M
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Distinct (query, item) pairs in ascending order, each with values [P, ...]."""
+
+    query: Tensor  # int64 [P]
+    item: Tensor  # int64 [P]
+    key: Tensor  # int64 [P] query · num_items + item
+    values: Tensor  # [P, R]
+    num_items: int
+
+    def look_up(self, query: Tensor, item: Tensor) -> Tensor:
+        """Return the values of some pairs, zero for those that are not here: [n, R]."""
+        key = query * self.num_items + item
+        place = torch.searchsorted(self.key, key)
+        here = torch.cat([self.key, self.key.new_full((1,), -1)])[place] == key
+        values = torch.cat([self.values, self.values.new_zeros(1, *self.values.shape[1:])])
+        return values[torch.where(here, place, len(self.key))]
+
+
+def pieces(queries: Queries, longest: int) -> Pieces:
+    """Cut rows into pieces of at most `longest` tokens, so that no query depends on its neighbours.
+
+    Where a query's piece begins follows from its context alone; it sees all tokens before it, or of
+    a longer past at least the last `longest`/2.
+    """
+    width = queries.token.shape[1]
+    if width <= longest:
+        token, kind, ts = queries.token, queries.type, queries.ts
+        return Pieces(token, kind, ts, queries.row, queries.context)
+    hop = max(1, longest // 2)
+    over = (queries.context - longest).clamp(min=0)
+    begin = torch.div(over + hop - 1, hop, rounding_mode="floor") * hop
+    key, of = torch.unique(queries.row * (width + 1) + begin, return_inverse=True)
+    row, first = key // (width + 1), key % (width + 1)
+    place = first[:, None] + torch.arange(longest, device=row.device)
+    at = (row[:, None], place.clamp(max=width - 1))  # what is beyond the row is never seen
+    context = queries.context - begin
+    return Pieces(queries.token[at], queries.type[at], queries.ts[at], of, context)
+
+
+def repeat_weights(age_ms: Tensor) -> Tensor:
+    """Return what an event so long ago adds to each repeat feature, float64 [..., R]."""
+    age = age_ms.clamp(min=0).double() / DAY_MS
+    parts = [torch.ones_like(age) if d is None else torch.exp(-age / d) for d in REPEAT_DAYS]
+    return torch.stack(parts, dim=-1)
+
+
+def own_items(queries: Queries, num_items: int, dtype: torch.dtype) -> Pairs:
+    """Return the items of each query's own history, with log1p of their decayed counts."""
+    token = queries.token[queries.row]
+    seen = torch.arange(token.shape[1], device=token.device) < queries.context[:, None]
+    query, place = torch.nonzero(seen, as_tuple=True)
+    key, pair = torch.unique(query * num_items + token[query, place], return_inverse=True)
+    age_ms = queries.at_ms[query] - queries.ts[queries.row[query], place]
+    added = repeat_weights(age_ms)
+    counts = added.new_zeros(len(key), added.shape[1]).index_add_(0, pair, added)
+    return Pairs(key // num_items, key % num_items, key, torch.log1p(counts).to(dtype), num_items)

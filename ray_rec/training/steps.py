@@ -1,0 +1,71 @@
+"""From example rows to what one step sees: rows of the catalogue become places among its items."""
+
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from ray_rec.features.examples import Batch, collate, row_keys
+from ray_rec.model.recommender import Step
+from ray_rec.model.view import Queries
+from ray_rec.training.negatives import Draw
+
+Int64 = npt.NDArray[np.int64]
+
+
+def shares(examples: pa.Table, num_steps: int, num_outcomes: int) -> list[Batch | None]:
+    """Return a worker's batch of each step from its rows, sorted by step; None without a row."""
+    step = examples["step"].to_numpy()
+    bounds = np.searchsorted(step, np.arange(num_steps + 1))
+    return [
+        collate(examples.slice(low, high - low), num_outcomes) if high > low else None
+        for low, high in pairwise(bounds)
+    ]
+
+
+def sample(examples: pa.Table, num_rows: int) -> pa.Table:
+    """Return at most `num_rows` rows, chosen by their hash."""
+    if examples.num_rows <= num_rows:
+        return examples
+    chosen = np.argsort(row_keys(examples), kind="stable")[:num_rows]
+    return examples.take(np.sort(chosen))
+
+
+def make_step(
+    batch: Batch, drawn: Draw, device: torch.device, dtype: torch.dtype
+) -> tuple[Int64, Step]:
+    """Return the distinct item rows [U] of a step, and the step in places among them."""
+    token = np.maximum(batch.item, 0)  # padding is never seen
+    rows = np.unique(
+        np.concatenate([token.ravel(), batch.target_item, batch.shown_item, drawn.row])
+    )
+
+    def local(values: Int64) -> Tensor:
+        return torch.from_numpy(np.searchsorted(rows, values)).to(device)
+
+    def whole(values: Int64) -> Tensor:
+        return torch.from_numpy(values).to(device)
+
+    queries = Queries(
+        token=local(token),
+        type=whole(batch.type),
+        ts=whole(batch.ts),
+        row=whole(batch.query_row),
+        context=whole(batch.query_context),
+        at_ms=whole(batch.query_ts),
+    )
+    step = Step(
+        queries=queries,
+        target_query=whole(batch.target_query),
+        target=local(batch.target_item),
+        shown_query=whole(batch.shown_query),
+        shown=local(batch.shown_item),
+        shown_position=whole(batch.shown_position),
+        shown_labels=torch.from_numpy(batch.shown_labels).to(device, dtype),
+        negative=local(drawn.row),
+        log_chance=torch.from_numpy(drawn.log_chance).to(device, dtype),
+    )
+    return rows, step
