@@ -3,7 +3,6 @@
 import logging
 import os
 
-
 _CHATTER = "worker processes have been started|graceful_shutdown failed"
 
 
