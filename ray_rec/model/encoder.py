@@ -91,7 +91,7 @@ def model_folder(name: str) -> Path:
     folder = Path(name)
     if not folder.is_dir() and _is_package(name):
         package = importlib.import_module(name)
-        folder = Path(package.get_model_path())
+        folder = Path(package.get_model_path() if hasattr(package, "get_model_path") else name)
     if not (folder / "config.json").is_file():
         raise ModelError(
             f"encoder.model {name!r} is neither a folder with a pretrained model (config.json, "
