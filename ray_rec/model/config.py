@@ -31,13 +31,15 @@ class ModelConfig:
     """Sizes of the network and weights of its two losses.
 
     `id_prior` is k in a = n/(n+k), the share of an item's own vector after n learned events;
-    `recall_loss` is exact up to `exact_items` items and sampled with `negatives` above.
+    `recall_loss` is exact up to `exact_items` items and sampled with `negatives` above. The trunk
+    sees the newest `max_length` tokens, repeats are counted over all of a history. Dropout is for
+    several passes over the same data: a stream is seen once.
     """
 
     dim: int = 64
     blocks: int = 2
     heads: int = 2
-    dropout: float = 0.1
+    dropout: float = 0.0
     text_dim: int = 192
     tower_dim: int = 128
     max_length: int = 50
@@ -48,7 +50,7 @@ class ModelConfig:
     id_dropout: float = 0.25
     recall_loss: Literal["softmax", "bce"] = "softmax"
     exact_items: int = 4_000
-    negatives: int = 1024
+    negatives: int = 512
     alpha: float = 1.0
     beta: float = 1.0
 

@@ -23,12 +23,14 @@ class RecallHead(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.tensor(config.dim**-0.5))
-        self.popularity = nn.Parameter(torch.full((config.num_horizons,), 0.3))
-        self.text = nn.Parameter(torch.tensor([2.0, 2.0]))
-        self.repeat = nn.Parameter(torch.tensor([1.2, 0.7, 1.0]))
-        self.repeat_bonus = nn.Parameter(torch.tensor(2.5))
-        self.repeat_popularity = nn.Parameter(torch.full((config.num_horizons,), -0.2))
+        self.scale = nn.Parameter(torch.tensor(0.5 * config.dim**-0.5))
+        # near what some weeks of baskets teach, so that the first answers make sense already
+        longer = torch.linspace(0.0, 1.0, config.num_horizons)
+        self.popularity = nn.Parameter(1.2 * longer / longer.sum().clamp(min=1.0))
+        self.text = nn.Parameter(torch.tensor([0.3, 1.7]))
+        self.repeat = nn.Parameter(torch.tensor([1.8, -0.2, 1.0]))
+        self.repeat_bonus = nn.Parameter(torch.tensor(3.5))
+        self.repeat_popularity = nn.Parameter(-0.8 * longer / longer.sum().clamp(min=1.0))
 
     def taste(self, dot: Tensor) -> Tensor:
         """Return the part of user·item."""

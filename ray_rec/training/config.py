@@ -61,12 +61,11 @@ class TrainingConfig:
 class LearnerConfig:
     """Rates and step size of learning.
 
-    `id_lr` is the row-wise Adagrad's of item vectors, `head_lr` that of the recall head's weights.
+    `id_lr` is the row-wise Adagrad's of item vectors.
     """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: float = 1e-3
-    head_lr: float = 0.02
+    lr: float = 3e-3
     id_lr: float = 0.05
     weight_decay: float = 0.01
     clip: float = 5.0
@@ -79,7 +78,7 @@ class LearnerConfig:
 
     def __post_init__(self) -> None:
         """Reject values that could not work, naming the key."""
-        for key in ("lr", "head_lr", "id_lr", "clip"):
+        for key in ("lr", "id_lr", "clip"):
             if not getattr(self, key) > 0:
                 raise ConfigError(f"learner.{key} is {getattr(self, key)}; it must be above 0")
         for key in ("weight_decay", "warmup_steps"):

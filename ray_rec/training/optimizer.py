@@ -1,7 +1,6 @@
 """Two optimizers: AdamW (or SGD) for the dense part, row-wise Adagrad for the items touched."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,25 +10,19 @@ from torch.optim.lr_scheduler import LambdaLR
 from ray_rec.training.config import LearnerConfig
 
 STEPS = "steps"
-HEAD = "recall."
 EPSILON = 1e-8
 
 
 def dense_optimizer(model: nn.Module, config: LearnerConfig) -> tuple[Optimizer, LambdaLR]:
     """Return optimizer and schedule: linear warm-up, then constant, as suits endless training.
 
-    Only matrices decay: no norm, bias or single weight of a head does. The few weights of the
-    recall head (`model.recall`) learn at `head_lr`: they have further to go.
+    Only matrices decay: no norm, bias or single weight of a head does.
     """
-    head = {id(p) for n, p in model.named_parameters() if n.startswith(HEAD)}
-    rest = [p for p in model.parameters() if id(p) not in head]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in rest if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    weights = [p for p in model.parameters() if id(p) in head]
-    groups.append({"params": weights, "weight_decay": 0.0, "lr": config.head_lr})
-    groups = [group for group in groups if group["params"]]
     optimizer: Optimizer
     if config.optimizer == "sgd":
         optimizer = torch.optim.SGD(groups, lr=config.lr)
