@@ -1,0 +1,155 @@
+"""What a version answers: alone or in batches, in any order of rows, to new items and people."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from ray_rec.errors import ModelError
+from ray_rec.features.histories import History
+from ray_rec.model.config import ModelConfig
+from ray_rec.model.servable import Servable
+from tests.model import toy
+
+Tensors = Callable[[], dict[str, torch.Tensor]]
+
+PEOPLE = [
+    toy.history([]),
+    toy.history([3]),
+    toy.history([1, 2, 1, 1, 38]),
+    toy.history(list(range(30)) * 2),
+]
+POPULARITY = toy.popularity()
+
+
+@pytest.mark.parametrize("who", range(len(PEOPLE)))
+def test_parts_add_up_to_the_score(servable: Servable, who: int) -> None:
+    scores, parts = servable.recall(PEOPLE[who], toy.NOW_MS, POPULARITY)
+    assert set(parts) == {"taste", "popularity", "text", "repeat"}
+    assert scores.shape == (toy.NUM_ITEMS,)
+    assert np.sum(list(parts.values()), axis=0) == pytest.approx(scores, abs=1e-5)
+
+
+def test_only_items_of_the_own_history_repeat(servable: Servable) -> None:
+    repeat = servable.recall(PEOPLE[2], toy.NOW_MS, POPULARITY)[1]["repeat"]
+    assert np.flatnonzero(repeat).tolist() == [1, 2, 38]
+
+
+def test_a_batch_answers_as_each_alone(servable: Servable) -> None:
+    at = np.array([toy.NOW_MS + day * 24 * toy.HOUR_MS for day in range(len(PEOPLE))])
+    together = servable.recall_batch(PEOPLE, at, POPULARITY)
+    for who, person in enumerate(PEOPLE):
+        alone = servable.recall(person, int(at[who]), POPULARITY)[0]
+        assert together[who] == pytest.approx(alone, abs=1e-5)
+
+
+def test_clicks_of_a_batch_are_those_of_each_alone(servable: Servable) -> None:
+    at = np.full(len(PEOPLE), toy.NOW_MS)
+    query, shown = np.array([0, 0, 1, 2, 2, 2, 3]), np.array([5, 6, 5, 1, 38, 20, 7])
+    together = servable.click_batch(PEOPLE, at, POPULARITY, query, shown)
+    for who, person in enumerate(PEOPLE):
+        mine = query == who
+        alone = servable.click(person, toy.NOW_MS, POPULARITY, shown[mine])
+        assert together[mine] == pytest.approx(alone, abs=1e-6)
+
+
+def test_clicks_follow_their_candidates(servable: Servable) -> None:
+    shown = np.array([4, 1, 38, 20, 2])
+    order = np.array([3, 0, 4, 1, 2])
+    one = servable.click(PEOPLE[2], toy.NOW_MS, POPULARITY, shown)
+    other = servable.click(PEOPLE[2], toy.NOW_MS, POPULARITY, shown[order])
+    assert one.shape == (5, 3)
+    assert ((one > 0) & (one < 1)).all()
+    assert other == pytest.approx(one[order], abs=1e-6)
+
+
+def test_clicks_of_no_candidates_are_none(servable: Servable) -> None:
+    none = np.zeros(0, np.int64)
+    assert servable.click(PEOPLE[1], toy.NOW_MS, POPULARITY, none).shape == (0, 3)
+
+
+def test_scores_follow_the_rows(servable: Servable) -> None:
+    rows = np.random.default_rng(0).permutation(toy.NUM_ITEMS)
+    moved = servable.permute(rows, np.zeros((0, toy.RAW_DIM), np.float32))
+    place = np.argsort(rows)  # where each old row went
+    person = PEOPLE[2]
+    same = History(place[person.item].astype(np.int32), person.type, person.ts)
+    before = servable.recall(person, toy.NOW_MS, POPULARITY)[0]
+    after = moved.recall(same, toy.NOW_MS, POPULARITY[rows])[0]
+    assert after == pytest.approx(before[rows], abs=1e-5)
+    clicks = servable.click(person, toy.NOW_MS, POPULARITY, np.array([7, 38]))
+    again = moved.click(same, toy.NOW_MS, POPULARITY[rows], place[[7, 38]])
+    assert again == pytest.approx(clicks, abs=1e-6)
+
+
+def test_a_cold_item_is_scored_as_its_text(servable: Servable, tensors: Tensors) -> None:
+    """Item 39 was never learned from: a new item of the same text is its twin."""
+    raw = toy.text_vectors()[[39]]
+    grown = servable.permute(np.array([*range(toy.NUM_ITEMS), -1]), raw)
+    popularity = np.concatenate([POPULARITY, POPULARITY[[39]]])
+    scores, parts = grown.recall(toy.history([3, 4]), toy.NOW_MS, popularity)
+    assert grown.num_items == toy.NUM_ITEMS + 1
+    assert tensors()["items.count"][39] == 0
+    assert {name: part[40] for name, part in parts.items()} == pytest.approx(
+        {name: part[39] for name, part in parts.items()}, abs=1e-5
+    )
+    assert scores[:40] == pytest.approx(
+        servable.recall(toy.history([3, 4]), toy.NOW_MS, POPULARITY)[0], abs=1e-5
+    )
+
+
+def test_the_own_vector_of_an_item_never_learned_from_is_not_used(tensors: Tensors) -> None:
+    made = tensors()
+    made["items.id"][30:] = 1e6
+    one, other = (Servable.from_tensors(t, toy.PLAIN) for t in (made, tensors()))
+    person = toy.history([3, 35])
+    assert one.recall(person, toy.NOW_MS, POPULARITY)[0] == pytest.approx(
+        other.recall(person, toy.NOW_MS, POPULARITY)[0], abs=1e-5
+    )
+
+
+def test_an_item_without_text_has_no_likeness(servable: Servable) -> None:
+    grown = servable.permute(
+        np.array([*range(toy.NUM_ITEMS), -1]), np.zeros((1, toy.RAW_DIM), np.float32)
+    )
+    parts = grown.recall(toy.history([3]), toy.NOW_MS, POPULARITY)[1]
+    assert parts["text"][40] == 0.0
+    assert np.isfinite(grown.recall(toy.history([40, 40]), toy.NOW_MS, POPULARITY)[0]).all()
+
+
+def test_items_that_popularity_does_not_know_count_as_never_bought(servable: Servable) -> None:
+    padded = POPULARITY.copy()
+    padded[35:] = 0.0
+    one = servable.recall(PEOPLE[2], toy.NOW_MS, POPULARITY[:35])[0]
+    assert one == pytest.approx(servable.recall(PEOPLE[2], toy.NOW_MS, padded)[0], abs=1e-6)
+
+
+def test_similarity_is_a_cosine(servable: Servable) -> None:
+    cosine = servable.similarity(7)
+    assert cosine[7] == pytest.approx(1.0, abs=1e-5)
+    assert (np.abs(cosine) <= 1 + 1e-5).all()
+
+
+def test_weights_that_are_not_finite_are_noticed(servable: Servable, tensors: Tensors) -> None:
+    assert servable.is_finite()
+    for name in ("items.id", "model.trunk.start"):
+        made = tensors()
+        made[name].view(-1)[0] = torch.nan
+        assert not Servable.from_tensors(made, toy.PLAIN).is_finite()
+
+
+def test_tensors_of_another_configuration_are_refused(tensors: Tensors) -> None:
+    with pytest.raises(ModelError, match="configuration"):
+        Servable.from_tensors(tensors(), ModelConfig(dim=32, text_dim=16))
+    missing = tensors()
+    del missing["items.id"]
+    with pytest.raises(ModelError, match="configuration"):
+        Servable.from_tensors(missing, toy.PLAIN)
+
+
+def test_an_hour_changes_what_a_repeat_is_worth(servable: Servable) -> None:
+    day = 24 * toy.HOUR_MS
+    now = servable.recall(PEOPLE[2], toy.NOW_MS, POPULARITY)[1]["repeat"]
+    later = servable.recall(PEOPLE[2], toy.NOW_MS + 60 * day, POPULARITY)[1]["repeat"]
+    assert not np.allclose(now[[1, 2, 38]], later[[1, 2, 38]])
