@@ -7,11 +7,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import httpx
 import pytest
 
 from ray_rec.config import load_config
@@ -20,7 +21,6 @@ from ray_rec.registry import Registry
 from tests.conftest import ROOT
 from tests.training.conftest import SMALL
 from tests.training.shop import fill_items, fill_visits, flags
-from tests.waiting import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.kafka]
 
@@ -34,13 +34,18 @@ class Cluster:
     address: str
     environment: dict[str, str]
 
-    def submit(self, *entrypoint: str) -> str:
-        """Submit a job as a user would, wait for it and return its log."""
+    def submit(self, *entrypoint: str) -> None:
+        """Submit a job as a user would, and wait for its success."""
+        done = self.attempt(*entrypoint)
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+    def attempt(self, *entrypoint: str) -> subprocess.CompletedProcess[str]:
+        """Submit a job and wait for its end."""
         runtime_env = {
             "working_dir": str(ROOT),
             "env_vars": {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
         }
-        done = subprocess.run(
+        return subprocess.run(
             [
                 BIN / "ray",
                 "job",
@@ -58,8 +63,6 @@ class Cluster:
             timeout=400,
             check=False,
         )
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-        return done.stdout
 
 
 def free_port() -> int:
@@ -88,32 +91,37 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     command += [f"--dashboard-port={port}", "--include-dashboard=true", f"--temp-dir={sessions}"]
     with (folder / "head.log").open("wb") as log:
         head = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}"
+    made = Cluster(f"http://127.0.0.1:{port}", environment)
     try:
-        until(lambda: head.poll() is not None or answers(address), timeout_s=90)
+        # the job server answers before the agent that runs jobs has come up
+        deadline = time.monotonic() + 240
+        while (done := made.attempt("true")).returncode and head.poll() is None:
+            assert time.monotonic() < deadline, done.stdout + done.stderr
         assert head.poll() is None, (folder / "head.log").read_text()
-        yield Cluster(address, environment)
+        yield made
     finally:
         head.terminate()
         head.wait(60)
         shutil.rmtree(sessions, ignore_errors=True)
 
 
-def answers(address: str) -> bool:
-    """Whether the job server is there; without the token it refuses, which will do."""
-    try:
-        httpx.get(f"{address}/api/version", timeout=1)
-    except httpx.TransportError:
-        return False
-    return True
+@pytest.fixture
+def own_kafka_url(kafka_broker: Any) -> Iterator[str]:
+    """A broker whose standard topics nobody else uses."""
+    with type(kafka_broker)() as broker:
+        yield broker.url
 
 
 def test_finetune_stream_and_backtest_run_as_submitted_jobs(
-    cluster: Cluster, kafka_url: str, tmp_path: Path
+    cluster: Cluster, own_kafka_url: str, tmp_path: Path
 ) -> None:
-    places = (f"log={kafka_url}", f"registry={tmp_path}/registry", f"state_dir={tmp_path}/state")
+    places = (
+        f"log={own_kafka_url}",
+        f"registry={tmp_path}/registry",
+        f"state_dir={tmp_path}/state",
+    )
     config = load_config(None, (*SMALL, *places), environ={})
-    with open_log(kafka_url) as log:
+    with open_log(own_kafka_url) as log:
         create_standard_topics(log, partitions=2)
         fill_items(log)
         fill_visits(log, 200)

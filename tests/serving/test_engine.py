@@ -20,7 +20,9 @@ from ray_rec.serving.engine import Engine, NotReady
 from tests.serving import builders, shop
 
 WORDS = builders.Words()
-LATER_MS = int(time.time() * 1000)
+LATER_MS = (
+    int(time.time() * 1000) + 86_400_000
+)  # after whatever the shop saw, however long a run takes
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,241 @@
+"""Learning alone: it learns, repeats itself bit for bit, goes on from a state, stops at NaN."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from ray_rec.errors import ModelError
+from ray_rec.model.config import ModelConfig
+from ray_rec.training.config import LearnerConfig
+from ray_rec.training.learner import Learner
+from ray_rec.training.metrics import Metrics
+from tests.model import toy
+
+Rows = Sequence[dict[str, Any]]
+FAST = LearnerConfig(warmup_steps=1, rows_per_step=16)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _learner(model: ModelConfig = toy.PLAIN, config: LearnerConfig = FAST) -> Learner:
+    made = Learner(model, config)
+    made.observe(toy.items(), toy.text_vectors())
+    return made
+
+
+def _learn(learner: Learner, number: int, rows: Rows) -> Metrics:
+    steps = 1 + max((row["step"] for row in rows), default=-1)
+    return learner.learn(toy.window(number, rows), toy.table(rows), steps)
+
+
+def _test(learner: Learner, number: int, rows: Rows) -> dict[str, float]:
+    return learner.test(toy.window(number, rows), toy.table(rows)).summary()
+
+
+def _equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(
+        torch.equal(tensor.nan_to_num(), other[name].nan_to_num()) for name, tensor in one.items()
+    )
+
+
+def test_a_walk_round_the_ring_is_learned_far_beyond_popularity() -> None:
+    """Each of 40 items is as likely as any other, so popularity finds a quarter of them in ten."""
+    learner = _learner()
+    before = _test(learner, 0, toy.ring_rows(128, seed=99))
+    for number in range(25):
+        _learn(learner, number, toy.ring_rows(128, seed=number))
+    after = _test(learner, 25, toy.ring_rows(128, seed=99))
+    assert before["hr@10"] < 0.5
+    assert after["hr@10"] > 0.9
+    assert after["ndcg@10"] > 0.7
+    assert after["recall_loss"] < before["recall_loss"] - 1
+
+
+@pytest.mark.parametrize("changes", [{"exact_items": 0, "negatives": 16}, {"recall_loss": "bce"}])
+def test_the_ring_is_learned_from_samples_and_with_the_binary_loss(changes: dict[str, Any]) -> None:
+    learner = _learner(replace(toy.PLAIN, **changes))
+    for number in range(25):
+        _learn(learner, number, toy.ring_rows(128, seed=number))
+    assert _test(learner, 25, toy.ring_rows(128, seed=99))["hr@10"] > 0.8
+
+
+def test_clicks_are_learned() -> None:
+    learner = _learner()
+    for number in range(8):
+        _learn(learner, number, toy.click_rows(128, seed=number))
+    after = _test(learner, 8, toy.click_rows(128, seed=99))
+    assert after["auc"] > 0.95
+    assert after["click_loss"] < 0.15
+
+
+def test_what_is_tested_is_what_is_learned() -> None:
+    """Without chance, the loss of a first step is the test's over the whole catalogue."""
+    rows = [dict(row, step=0) for row in (*toy.ring_rows(16, 1), *toy.click_rows(16, 2))]
+    learner = _learner()
+    tested, learned = _test(learner, 0, rows), _learn(learner, 0, rows).summary()
+    assert tested["recall_loss"] == pytest.approx(learned["recall_loss"], rel=1e-5)
+    assert tested["click_loss"] == pytest.approx(learned["click_loss"], rel=1e-5)
+
+
+def test_testing_changes_nothing() -> None:
+    learner = _learner()
+    _learn(learner, 0, toy.ring_rows(32, 1))
+    before = learner.state()
+    _test(learner, 1, toy.ring_rows(32, 2))
+    assert _equal(learner.state(), before)
+
+
+CHANCE = replace(toy.PLAIN, dropout=0.2, id_dropout=0.3, exact_items=0, negatives=16)
+
+
+def test_the_same_windows_give_the_same_weights_whatever_else_draws_numbers() -> None:
+    one, other = _learner(CHANCE), _learner(CHANCE)
+    for number in range(2):
+        _learn(one, number, toy.ring_rows(40, number))
+    for number in range(2):
+        torch.rand(number + 3)
+        np.random.default_rng(0)
+        _learn(other, number, toy.ring_rows(40, number))
+    assert _equal(one.state(), other.state())
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_loaded_state_goes_on_bit_for_bit(optimizer: Any) -> None:
+    config = replace(FAST, optimizer=optimizer, warmup_steps=7)
+    one, other = _learner(CHANCE, config), Learner(CHANCE, config)
+    for number in range(2):
+        _learn(one, number, [*toy.ring_rows(40, number)])
+    kept = one.state()
+    more = toy.items(toy.NUM_ITEMS, toy.NUM_ITEMS + 5)
+    for learner in (one, other):
+        if learner is other:
+            learner.load(kept)
+        learner.observe(more, toy.text_vectors(toy.NUM_ITEMS + 5)[toy.NUM_ITEMS :])
+        rows = toy.ring_rows(40, 2, num_items=toy.NUM_ITEMS + 5)
+        window = toy.window(2, rows, toy.NUM_ITEMS + 5)
+        learner.learn(window, toy.table(rows), 3)
+    assert _equal(one.state(), other.state())
+    assert not _equal(one.state(), kept)
+
+
+def test_a_state_is_not_changed_by_what_is_learned_later() -> None:
+    learner = _learner()
+    _learn(learner, 0, toy.ring_rows(40, 0))
+    kept, version = learner.state(), learner.export()
+    copies = [{name: t.clone() for name, t in made.items()} for made in (kept, version)]
+    _learn(learner, 1, toy.ring_rows(40, 1))
+    assert _equal(kept, copies[0])
+    assert _equal(version, copies[1])
+
+
+def test_a_state_of_another_configuration_is_refused() -> None:
+    state = _learner().state()
+    with pytest.raises(ModelError, match="configured model"):
+        Learner(replace(toy.PLAIN, dim=32), FAST).load(state)
+    del state["items.count"]
+    with pytest.raises(ModelError, match="configured model"):
+        _learner().load(state)
+
+
+def test_new_items_change_no_answer_about_old_ones() -> None:
+    learner = _learner()
+    _learn(learner, 0, toy.ring_rows(40, 0))
+    person, popularity = toy.history([3, 4]), toy.popularity()
+    before = learner.servable().recall(person, toy.NOW_MS, popularity)[0]
+    end = toy.NUM_ITEMS + 300
+    learner.observe(toy.items(toy.NUM_ITEMS, end), toy.text_vectors(end)[toy.NUM_ITEMS :])
+    after = learner.servable().recall(person, toy.NOW_MS, popularity)[0]
+    assert len(after) == end
+    assert after[: toy.NUM_ITEMS] == pytest.approx(before, abs=1e-6)
+
+
+def test_a_changed_text_is_taken_and_what_was_learned_stays() -> None:
+    learner = _learner()
+    _learn(learner, 0, toy.ring_rows(40, 0))
+    before = learner.export()
+    changed = toy.items(5, 6).set_column(2, "text", pa.array(["item 8"]))
+    learner.observe(changed, toy.text_vectors()[[8]])
+    after = learner.export()
+    assert after["items.text_row"][5] == after["items.text_row"][8]
+    assert torch.equal(after["items.id"], before["items.id"])
+    assert torch.equal(after["items.text"], before["items.text"])
+
+
+def test_only_items_of_the_step_move() -> None:
+    learner = _learner(replace(toy.PLAIN, exact_items=0, negatives=2))
+    _learn(learner, 0, toy.ring_rows(80, 0))
+    before = learner.export()["items.id"]
+    _learn(learner, 1, [toy.row([1, 2], [3])])
+    moved = (learner.export()["items.id"] != before).any(1)
+    assert moved[[1, 2, 3]].all()
+    assert int(moved.sum()) <= 5
+
+
+def test_targets_are_counted_once_each() -> None:
+    learner = _learner()
+    rows = [toy.row([1, 2], [3, 3, 4]), toy.row([3], [4], offset=1)]
+    _learn(learner, 0, rows)
+    count = learner.export()["items.count"]
+    assert count[[1, 2, 3, 4]].tolist() == [0, 0, 2, 2]
+    assert float(count.sum()) == 4
+
+
+def test_held_out_rows_and_empty_windows_are_harmless() -> None:
+    learner = _learner()
+    before = learner.state()
+    assert _learn(learner, 0, []).summary() == {}
+    assert _test(learner, 0, []) == {}
+    assert _equal(learner.state(), before)
+
+
+def test_before_the_first_item_there_is_nothing_to_test() -> None:
+    learner = Learner(toy.PLAIN, FAST)
+    assert learner.test(toy.window(0, [], 0), toy.table([])).summary() == {}
+
+
+def test_steps_without_rows_are_taken() -> None:
+    learner = _learner()
+    rows = [toy.row([1, 2], [3], step=2)]
+    learner.learn(toy.window(0, rows), toy.table(rows), 4)
+    assert int(learner.state()["optimizer.steps"]) == 4
+
+
+def test_a_person_without_history_and_an_unknown_price_are_learned() -> None:
+    items = toy.items().set_column(3, "price", pa.array([None] * toy.NUM_ITEMS, pa.float32()))
+    learner = Learner(toy.PLAIN, FAST)
+    learner.observe(items, toy.text_vectors())
+    rows = [toy.row([], [3]), toy.row([], shown=[(3, 4), (4, 0)], offset=1)]
+    assert all(np.isfinite(v) for v in _learn(learner, 0, rows).summary().values())
+
+
+@pytest.mark.parametrize("poison", ["popularity", "weight"])
+def test_a_loss_that_is_not_finite_names_window_and_step(poison: str) -> None:
+    learner, rows = _learner(), toy.ring_rows(40, 0)
+    window = toy.window(7, rows)
+    if poison == "popularity":
+        window.popularity[:] = np.nan
+    else:
+        state = learner.state()
+        state["items.id"][:] = np.inf
+        state["items.count"][:] = 100.0
+        learner.load(state)
+    with pytest.raises(ModelError, match="window 7, step 0"):
+        learner.learn(window, toy.table(rows), 3)
+
+
+def test_nothing_is_changed_by_the_step_that_fails() -> None:
+    learner, rows = _learner(), toy.ring_rows(40, 0)
+    before = learner.state()
+    window = toy.window(7, rows)
+    window.popularity[:] = np.nan
+    with pytest.raises(ModelError):
+        learner.learn(window, toy.table(rows), 3)
+    assert _equal(learner.state(), before)

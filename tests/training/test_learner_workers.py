@@ -1,0 +1,95 @@
+"""Two processes with unequal shares learn what one process learns from all rows."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from ray_rec.model.config import ModelConfig
+from ray_rec.training.config import LearnerConfig
+from ray_rec.training.learner import Learner
+from ray_rec.training.metrics import Metrics
+from tests.model import toy
+
+NUM_STEPS = 5
+MODEL = {"dim": 16, "text_dim": 16, "tower_dim": 16, "max_length": 12}
+SAMPLED = ModelConfig(**MODEL, exact_items=0, negatives=16, id_dropout=0.25)
+"""Without dropout in the network, but with that of items, which all workers draw alike."""
+
+
+def _rows() -> list[dict[str, Any]]:
+    """Mixed rows of five steps, two windows."""
+    rows = [*toy.ring_rows(60, seed=1), *toy.click_rows(20, seed=2)]
+    for at, row in enumerate(rows):
+        row["step"], row["offset"] = at // 16, at
+    return rows
+
+
+def _mine(rank: int, count: int) -> list[dict[str, Any]]:
+    """A third of the rows, and the rest; worker 1 has none of step 2, worker 0 none of step 3."""
+    rows = _rows()
+    if count == 1:
+        return rows
+    mine = [row for at, row in enumerate(rows) if (at % 3 == 0) == (rank == 0)]
+    lost = [row for at, row in enumerate(rows) if (at % 3 == 0) != (rank == 0)]
+    without = {0: 3, 1: 2}
+    kept = [row for row in mine if row["step"] != without[rank]]
+    taken = [row for row in lost if row["step"] == without[1 - rank]]
+    return sorted([*kept, *taken], key=lambda row: int(row["offset"]))
+
+
+def _learned(config: LearnerConfig, rank: int, count: int) -> tuple[dict[str, Any], Metrics]:
+    torch.set_num_threads(1)
+    learner = Learner(SAMPLED, config)
+    learner.observe(toy.items(), toy.text_vectors())
+    total = Metrics()
+    for number in range(2):
+        rows = _mine(rank, count)
+        total += learner.test(toy.window(number, rows), toy.table(rows))
+        total += learner.learn(toy.window(number, rows), toy.table(rows), NUM_STEPS)
+    return learner.state(), total
+
+
+def _worker(rank: int, folder: str, config: LearnerConfig) -> None:
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+    state, metrics = _learned(config, rank, 2)
+    torch.save({"state": state, "metrics": dict(metrics.sums)}, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("config", "tolerance"),
+    [
+        (LearnerConfig(optimizer="sgd", lr=0.05), 1e-6),
+        (LearnerConfig(optimizer="adamw", dtype="float64"), 1e-12),
+    ],
+)
+def test_two_workers_equal_one(config: LearnerConfig, tolerance: float, tmp_path: Path) -> None:
+    alone, tested = _learned(config, 0, 1)
+    mp.start_processes(_worker, (str(tmp_path), config), nprocs=2, start_method="spawn")
+    made = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for name, wanted in alone.items():
+        for worker in made:
+            got = worker["state"][name]
+            assert got.dtype == wanted.dtype, name
+            torch.testing.assert_close(
+                got, wanted, rtol=tolerance, atol=tolerance, equal_nan=True, msg=name
+            )
+        assert torch.equal(made[0]["state"][name].nan_to_num(), made[1]["state"][name].nan_to_num())
+    for name in ("recall_loss", "click_loss", "hr@10", "ndcg@10"):
+        assert made[0]["metrics"][name] == made[1]["metrics"][name]
+        assert np.allclose(made[0]["metrics"][name], tested.sums[name], rtol=1e-5), name
+
+
+def test_the_shares_are_unequal_and_each_lacks_a_step() -> None:
+    shares = [_mine(rank, 2) for rank in range(2)]
+    steps = [{row["step"] for row in share} for share in shares]
+    assert [set(range(NUM_STEPS)) - found for found in steps] == [{3}, {2}]
+    assert sorted(row["offset"] for share in shares for row in share) == list(range(80))
+    assert len(shares[0]) != len(shares[1])

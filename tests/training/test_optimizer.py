@@ -1,0 +1,92 @@
+"""Sampled negatives and the two optimizers against plain references."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ray_rec.model.config import ModelConfig
+from ray_rec.model.losses import sampled_logits
+from ray_rec.model.recommender import MultiTaskModel
+from ray_rec.training.config import LearnerConfig
+from ray_rec.training.negatives import Negatives
+from ray_rec.training.optimizer import EPSILON, dense_optimizer, rowwise_adagrad_
+from tests.model import toy
+
+SAMPLED = ModelConfig(exact_items=0, negatives=20)
+
+
+def test_few_items_are_all_taken() -> None:
+    drawn = Negatives(toy.popularity(), ModelConfig(exact_items=toy.NUM_ITEMS), 0).draw(3)
+    assert drawn.row.tolist() == list(range(toy.NUM_ITEMS))
+    assert not drawn.log_chance.any()
+
+
+def test_a_draw_depends_on_window_and_step_alone() -> None:
+    popularity = toy.popularity(200)
+    one = Negatives(popularity, SAMPLED, 4)
+    first = [one.draw(step).row.tolist() for step in (0, 1, 2)]
+    again = Negatives(popularity, SAMPLED, 4)
+    assert [again.draw(step).row.tolist() for step in (2, 1, 0)] == first[::-1]
+    assert Negatives(popularity, SAMPLED, 5).draw(0).row.tolist() != first[0]
+
+
+def test_the_sampled_sum_is_the_full_sum_on_average() -> None:
+    """logQ: the exponentials of corrected scores add up to those of all items, in expectation."""
+    popularity = toy.popularity(60)
+    scores = torch.linspace(-2, 2, 60).double()
+    negatives, totals = Negatives(popularity, SAMPLED, 1), []
+    for step in range(4000):
+        drawn = negatives.draw(step)
+        some = sampled_logits(scores[drawn.row][None], torch.from_numpy(drawn.log_chance))
+        totals.append(float(some.exp().sum()))
+    error = np.std(totals) / len(totals) ** 0.5
+    assert np.mean(totals) == pytest.approx(float(scores.exp().sum()), abs=4 * error)
+
+
+def test_before_any_event_all_items_are_drawn_alike() -> None:
+    chance = Negatives(np.zeros((100, 3), np.float32), SAMPLED, 0).draw(0).log_chance
+    assert np.ptp(chance) == pytest.approx(0)
+
+
+def test_row_wise_adagrad_is_the_dense_one_on_the_rows_touched() -> None:
+    random = np.random.default_rng(0)
+    table = torch.from_numpy(random.normal(size=(6, 3)))
+    accumulator, expected = torch.zeros(6).double(), table.numpy().copy()
+    squares = np.zeros(6)
+    for _ in range(5):
+        rows = np.sort(random.choice(6, 3, replace=False))
+        grad = random.normal(size=(3, 3))
+        rowwise_adagrad_(table, accumulator, torch.from_numpy(rows), torch.from_numpy(grad), lr=0.1)
+        for row, g in zip(rows, grad, strict=True):
+            squares[row] += (g**2).mean()
+            expected[row] -= 0.1 * g / (np.sqrt(squares[row]) + EPSILON)
+    np.testing.assert_allclose(table.numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(accumulator.numpy(), squares, rtol=1e-12)
+
+
+def test_a_row_without_gradient_stays() -> None:
+    table, accumulator = torch.ones(2, 3), torch.zeros(2)
+    rowwise_adagrad_(table, accumulator, torch.tensor([1]), torch.zeros(1, 3), lr=0.1)
+    assert torch.equal(table, torch.ones(2, 3))
+
+
+def test_matrices_decay_and_nothing_else_does() -> None:
+    model = MultiTaskModel(replace(toy.PLAIN, blocks=1))
+    optimizer, _ = dense_optimizer(model, LearnerConfig(weight_decay=0.5))
+    of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        decays = of[id(parameter)]["weight_decay"] > 0
+        assert decays == (parameter.ndim > 1 and not name.startswith("recall.")), name
+
+
+def test_the_rate_warms_up_and_then_stays() -> None:
+    model = MultiTaskModel(toy.PLAIN)
+    optimizer, schedule = dense_optimizer(model, LearnerConfig(lr=1.0, warmup_steps=4))
+    rates = []
+    for _ in range(6):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 1.0])
