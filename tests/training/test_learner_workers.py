@@ -1,6 +1,8 @@
 """Two processes with unequal shares learn what one process learns from all rows."""
 
 import os
+from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +10,19 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
-from ray_rec.model.config import ModelConfig
 from ray_rec.training.config import LearnerConfig
 from ray_rec.training.learner import Learner
 from ray_rec.training.metrics import Metrics
 from tests.model import toy
 
 NUM_STEPS = 5
-MODEL = {"dim": 16, "text_dim": 16, "tower_dim": 16, "max_length": 12}
-SAMPLED = ModelConfig(**MODEL, exact_items=0, negatives=16, id_dropout=0.25)
+SAMPLED = replace(toy.PLAIN, exact_items=0, negatives=16, id_dropout=0.25)
 """Without dropout in the network, but with that of items, which all workers draw alike."""
+CONFIGS = {
+    "sgd": LearnerConfig(optimizer="sgd", lr=0.05),
+    "adamw": LearnerConfig(optimizer="adamw", dtype="float64"),
+}
 
 
 def _rows() -> list[dict[str, Any]]:
@@ -55,36 +58,42 @@ def _learned(config: LearnerConfig, rank: int, count: int) -> tuple[dict[str, An
     return learner.state(), total
 
 
-def _worker(rank: int, folder: str, config: LearnerConfig) -> None:
+def _worker(rank: int, folder: str) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
-    state, metrics = _learned(config, rank, 2)
-    torch.save({"state": state, "metrics": dict(metrics.sums)}, f"{folder}/{rank}.pt")
+    for name, config in CONFIGS.items():
+        state, metrics = _learned(config, rank, 2)
+        torch.save({"state": state, "metrics": dict(metrics.sums)}, f"{folder}/{name}{rank}.pt")
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(
-    ("config", "tolerance"),
-    [
-        (LearnerConfig(optimizer="sgd", lr=0.05), 1e-6),
-        (LearnerConfig(optimizer="adamw", dtype="float64"), 1e-12),
-    ],
-)
-def test_two_workers_equal_one(config: LearnerConfig, tolerance: float, tmp_path: Path) -> None:
-    alone, tested = _learned(config, 0, 1)
-    mp.start_processes(_worker, (str(tmp_path), config), nprocs=2, start_method="spawn")
-    made = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    for name, wanted in alone.items():
-        for worker in made:
-            got = worker["state"][name]
-            assert got.dtype == wanted.dtype, name
-            torch.testing.assert_close(
-                got, wanted, rtol=tolerance, atol=tolerance, equal_nan=True, msg=name
-            )
-        assert torch.equal(made[0]["state"][name].nan_to_num(), made[1]["state"][name].nan_to_num())
-    for name in ("recall_loss", "click_loss", "hr@10", "ndcg@10"):
-        assert made[0]["metrics"][name] == made[1]["metrics"][name]
-        assert np.allclose(made[0]["metrics"][name], tested.sums[name], rtol=1e-5), name
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with what two workers learned, by configuration and rank."""
+    folder = tmp_path_factory.mktemp("workers")
+    context = get_context("spawn")
+    workers = [context.Process(target=_worker, args=(rank, str(folder))) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    return folder
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("sgd", 1e-6), ("adamw", 1e-12)])
+def test_two_workers_equal_one(name: str, tolerance: float, together: Path) -> None:
+    alone, tested = _learned(CONFIGS[name], 0, 1)
+    made = [torch.load(together / f"{name}{rank}.pt") for rank in range(2)]
+    one, other = (worker["state"] for worker in made)
+    for key, wanted in alone.items():
+        torch.testing.assert_close(
+            one[key], wanted, rtol=tolerance, atol=tolerance, equal_nan=True, msg=key
+        )
+        assert torch.equal(one[key].nan_to_num(), other[key].nan_to_num()), key
+    assert made[0]["metrics"] == made[1]["metrics"]
+    for key in ("recall_loss", "click_loss", "hr@10", "ndcg@10"):
+        assert np.allclose(made[0]["metrics"][key], tested.sums[key], rtol=1e-5), key
 
 
 def test_the_shares_are_unequal_and_each_lacks_a_step() -> None:
