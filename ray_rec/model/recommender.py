@@ -90,7 +90,8 @@ class MultiTaskModel(nn.Module):
         place = place[:, : max(1, queries.token.shape[1])]
         seen = place >= 0
         recent = queries.token[queries.row[:, None], place.clamp(min=0)]
-        text_recent = text[recent] * seen[..., None]
+        known = seen.to(text.dtype)
+        total = functional.embedding_bag(recent, text, mode="sum", per_sample_weights=known)
         return View(
             vector=vector,
             text=text,
@@ -98,17 +99,17 @@ class MultiTaskModel(nn.Module):
             recent=recent,
             seen=seen,
             own=own_items(queries, len(vector), vector.dtype),
-            text_last=text_recent[:, 0],
-            text_mean=functional.normalize(text_recent.sum(1), dim=1),
+            text_last=text[recent[:, 0]] * known[:, :1],
+            text_mean=functional.normalize(total, dim=1),
         )
 
     def _users(self, vector: Tensor, queries: Queries) -> Tensor:
         """Return user vectors [Q, d]."""
         cut = pieces(queries, self.config.max_length)
-        state = self.trunk(vector[cut.token], cut.type, cut.ts)
+        state = self.trunk(vector[cut.token], cut.type, cut.ts, cut.of, cut.context)
         last = (cut.context - 1).clamp(min=0)
         since_ms = queries.at_ms - cut.ts[cut.of, last]
-        user: Tensor = self.trunk.query(state[cut.of, cut.context], since_ms, cut.context > 0)
+        user: Tensor = self.trunk.query(state, since_ms, cut.context > 0)
         return user
 
     def losses(self, items: ItemSlice, step: Step, own: Tensor | None = None) -> LossSums:

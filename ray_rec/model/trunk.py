@@ -39,12 +39,31 @@ class Block(nn.Module):
 
     def forward(self, x_BLd: Tensor) -> Tensor:
         """[B, L, d] to [B, L, d]; place l sees places up to l."""
-        batch, length, dim = x_BLd.shape
-        split = (batch, length, 3, self.heads, dim // self.heads)
-        q, k, v = self.qkv(self.norm_1(x_BLd)).view(split).permute(2, 0, 3, 1, 4)
+        q, k, v = (self._split(part) for part in self.qkv(self.norm_1(x_BLd)).chunk(3, dim=2))
         rate = self.dropout if self.training else 0.0
         mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=rate)
-        x_BLd = x_BLd + self._drop(self.out(mixed.transpose(1, 2).reshape(batch, length, dim)))
+        return self._rest(x_BLd, mixed)
+
+    def at(self, x_BLd: Tensor, row_Q: Tensor, place_Q: Tensor) -> Tensor:
+        """Return what `forward` has at some places only, [Q, d], for a share of the work."""
+        dim, normed = x_BLd.shape[2], self.norm_1(x_BLd)
+        weight, bias = self.qkv.weight, self.qkv.bias
+        asks = functional.linear(normed[row_Q, place_Q], weight[:dim], bias[:dim])[:, None]
+        keys, values = functional.linear(normed, weight[dim:], bias[dim:])[row_Q].chunk(2, dim=2)
+        q, k, v = self._split(asks), self._split(keys), self._split(values)
+        places = torch.arange(x_BLd.shape[1], device=place_Q.device)
+        seen = (places <= place_Q[:, None])[:, None, None]
+        rate = self.dropout if self.training else 0.0
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=rate)
+        return self._rest(x_BLd[row_Q, place_Q][:, None], mixed)[:, 0]
+
+    def _split(self, x_BLd: Tensor) -> Tensor:
+        """[B, L, d] to [B, heads, L, d / heads]."""
+        batch, length, dim = x_BLd.shape
+        return x_BLd.view(batch, length, self.heads, dim // self.heads).transpose(1, 2)
+
+    def _rest(self, x_BLd: Tensor, mixed: Tensor) -> Tensor:
+        x_BLd = x_BLd + self._drop(self.out(mixed.transpose(1, 2).reshape(x_BLd.shape)))
         fed = self.down(functional.gelu(self.up(self.norm_2(x_BLd))))
         return x_BLd + self._drop(fed)
 
@@ -68,16 +87,19 @@ class Trunk(nn.Module):
         for table in (self.kind, self.gap, self.place, self.query_gap):
             nn.init.normal_(table.weight, std=0.02)
 
-    def forward(self, vector_BLd: Tensor, type_BL: Tensor, ts_BL: Tensor) -> Tensor:
-        """Return states [B, L+1, d]: place 0 is the start, place c has seen c tokens."""
+    def forward(
+        self, vector_BLd: Tensor, type_BL: Tensor, ts_BL: Tensor, row_Q: Tensor, place_Q: Tensor
+    ) -> Tensor:
+        """Return states [Q, d] of places in rows: 0 is the start, place c has seen c tokens."""
         gap_BL = torch.diff(ts_BL, dim=1, prepend=ts_BL[:, :1])
         x_BLd = vector_BLd + self.kind(type_BL) + self.gap(gap_bucket(gap_BL))
         start_B1d = self.start.expand(len(x_BLd), 1, -1)
         x_BLd = torch.cat([start_B1d, x_BLd], dim=1)
         x_BLd = x_BLd + self.place.weight[: x_BLd.shape[1]]
-        for block in self.blocks:
+        *blocks, last = (cast(Block, block) for block in self.blocks)
+        for block in blocks:
             x_BLd = block(x_BLd)
-        return cast(Tensor, x_BLd)
+        return last.at(x_BLd, row_Q, place_Q)
 
     def query(self, state_Qd: Tensor, since_ms_Q: Tensor, known_Q: Tensor) -> Tensor:
         """Return user vectors [Q, d] from states and the time since the last token (if `known`)."""
