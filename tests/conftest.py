@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# speed is measured in benchmarks/, never asserted by a test
+settings.register_profile("ray_rec", deadline=None)
+settings.load_profile("ray_rec")
 
 ROOT = Path(__file__).resolve().parent.parent
 
