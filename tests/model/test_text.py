@@ -62,3 +62,28 @@ def test_whitening_of_fewer_texts_than_directions_is_finite() -> None:
     assert white.shape == (3, 6)
     assert bool(torch.isfinite(white).all())
     np.testing.assert_allclose(white.norm(dim=1).numpy(), np.sqrt(6.0), rtol=1e-5)
+
+
+def test_where_texts_are_few_alike_ones_stay_alike() -> None:
+    raw = np.random.default_rng(0).normal(size=(4, 12)).astype(np.float32)
+    raw[1] = raw[0] + 0.05 * raw[2]
+    white = Whitening.fit(raw, 8).apply(torch.from_numpy(raw))
+    cosine = white @ white.T / 8
+    assert cosine[0, 1] > 0.9
+    assert cosine[0, 2:].max() < 0.5
+
+
+def test_no_text_stays_zero() -> None:
+    raw = np.random.default_rng(0).normal(size=(50, 12)).astype(np.float32)
+    assert Whitening.fit(raw, 8).apply(torch.zeros(2, 12)).tolist() == [[0.0] * 8] * 2
+
+
+def test_a_part_whose_writing_broke_off_is_not_seen(tmp_path: Path) -> None:
+    def encode(texts: Sequence[str]) -> np.ndarray:
+        return np.ones((len(texts), 2), np.float32)
+
+    TextStore(str(tmp_path), "digest").vectors(["tea"], encode)
+    (folder,) = tmp_path.iterdir()
+    (folder / "0123.456.part").write_bytes(b"ARROW1, and no more")
+    again = TextStore(str(tmp_path), "digest")
+    assert again.vectors(["tea"], lambda texts: 0 * encode(texts)).tolist() == [[1.0, 1.0]]
