@@ -78,7 +78,7 @@ class ItemTable:
         """Append whitened texts [m, text_dim]; return the row of the first."""
         first = self._num_texts
         self.text = _grown(self.text, first + len(whitened))
-        self.text[first : first + len(whitened)] = whitened
+        self.text[first : first + len(whitened)] = whitened.to(self.text)
         self._num_texts += len(whitened)
         return first
 

@@ -5,7 +5,6 @@ weight over all workers, gradients are summed, and touched item rows are updated
 so shares need not be equal, and a worker without rows in a step only adds zeros.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -23,12 +22,10 @@ from ray_rec.model.recommender import LossSums, MultiTaskModel
 from ray_rec.model.servable import (
     ITEMS,
     MODEL,
-    WHITENING,
     Servable,
     known_popularity,
     tensors_under,
 )
-from ray_rec.model.text import Whitening
 from ray_rec.training.config import LearnerConfig
 from ray_rec.training.metrics import Metrics, measure
 from ray_rec.training.negatives import Negatives
@@ -39,9 +36,10 @@ from ray_rec.training.optimizer import (
     rowwise_adagrad_,
 )
 from ray_rec.training.steps import make_step, sample, shares
+from ray_rec.training.texts import Texts
 from ray_rec.training.workers import Workers
 
-OPTIMIZER, TEXT_KEYS = "optimizer.", "text_keys"
+OPTIMIZER = "optimizer."
 ID_SCALE = 0.5
 
 Float32 = npt.NDArray[np.float32]
@@ -65,8 +63,7 @@ class Learner:
         torch.manual_seed(config.seed)
         self._model = MultiTaskModel(model).to(self._device, self._dtype)
         self._items = ItemTable(model.dim, model.text_dim, self._dtype, self._device)
-        self._texts: dict[int, int] = {}
-        self._whitening: Whitening | None = None
+        self._texts = Texts(self._items)
         self._optimizer, self._schedule = dense_optimizer(self._model, config)
         self._workers = Workers()
         for parameter in self._model.parameters():
@@ -77,11 +74,10 @@ class Learner:
         rows = torch.from_numpy(items["row"].to_numpy().astype(np.int64))
         if not len(rows):
             return
-        keys = [text_key(str(text)) for text in items["text"].to_pylist()]
-        self._add_texts(keys, text_vectors)
+        texts = [str(text) for text in items["text"].to_pylist()]
+        text_row = self._texts.rows(texts, text_vectors)
         before = len(self._items)
         self._items.grow(int(rows.max()) + 1)
-        text_row = torch.tensor([self._texts[key] for key in keys])
         self._items.text_row[rows] = text_row.to(self._device)
         price = torch.from_numpy(items["price"].to_numpy(zero_copy_only=False).copy())
         self._items.price[rows] = price.to(self._device, self._dtype)
@@ -89,19 +85,6 @@ class Learner:
         white = self._items.text[self._items.text_row[new]]
         width = min(self._model_config.dim, white.shape[1])
         self._items.id[new, :width] = white[:, :width] * ID_SCALE
-
-    def _add_texts(self, keys: Sequence[int], raw: Float32) -> None:
-        """Whiten texts not held yet; the first ones fit the whitening."""
-        new = {key: at for at, key in enumerate(keys) if key not in self._texts}
-        if not new:
-            return
-        vectors = raw[list(new.values())]
-        vectors[[key == NO_TEXT for key in new]] = 0.0
-        if self._texts.keys() <= {NO_TEXT}:
-            self._whitening = Whitening.fit(vectors[vectors.any(1)], self._model_config.text_dim)
-        white = self._fitted.apply(torch.from_numpy(vectors))
-        first = self._items.add_texts(white.to(self._device, self._dtype))
-        self._texts.update(zip(new, range(first, first + len(new)), strict=True))
 
     def test(self, window: WindowExamples, examples: pa.Table) -> Metrics:
         """Predict a sample of this worker's examples before they are learned; sums over workers."""
@@ -205,7 +188,7 @@ class Learner:
         del items["accumulator"]
         named = {f"{MODEL}{k}": v for k, v in self._model.state_dict().items()}
         named |= {f"{ITEMS}{k}": v for k, v in items.items()}
-        named |= self._whitening_tensors()
+        named |= self._texts.whitening()
         return {
             k: v.detach().cpu().float() if v.is_floating_point() else v.cpu()
             for k, v in named.items()
@@ -219,10 +202,8 @@ class Learner:
             f"{OPTIMIZER}{k}": v
             for k, v in optimizer_state(self._model, self._optimizer, self._schedule).items()
         }
-        keys = torch.tensor(list(self._texts), dtype=torch.int64)
-        return (
-            {k: _plain(v) for k, v in named.items()} | {TEXT_KEYS: keys} | self._whitening_tensors()
-        )
+        named |= self._texts.state()
+        return {k: v.detach().cpu().clone() for k, v in named.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` gave."""
@@ -232,40 +213,12 @@ class Learner:
             load_optimizer(
                 self._model, self._optimizer, self._schedule, tensors_under(state, OPTIMIZER)
             )
-            self._texts = {int(key): row for row, key in enumerate(state[TEXT_KEYS])}
-            white = tensors_under(state, WHITENING)
-            self._whitening = Whitening(**white) if white else None
+            self._texts.load(state)
         except (KeyError, RuntimeError) as error:
             raise ModelError(
                 f"the checkpoint does not fit the configured model ({error}); "
                 "use its configuration, or a fresh state_dir"
             ) from error
-
-    @property
-    def _fitted(self) -> Whitening:
-        if self._whitening is None:
-            raise ModelError("no item was observed yet; give items before asking for their texts")
-        return self._whitening
-
-    def _whitening_tensors(self) -> dict[str, Tensor]:
-        if self._whitening is None:
-            return {}
-        return {
-            f"{WHITENING}mean": self._whitening.mean,
-            f"{WHITENING}projection": self._whitening.projection,
-        }
-
-
-def text_key(text: str) -> int:
-    """Return a stable 63-bit key of a text."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-NO_TEXT = text_key("")
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().clone()
 
 
 def _ints(*values: int) -> list[npt.NDArray[np.int64]]:
