@@ -5,8 +5,8 @@ Live streams, offline runs and backtests differ only in the windows that they ta
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
 
 from ray_rec.errors import StateError
 from ray_rec.log.base import Offsets, Ranges
@@ -28,6 +28,10 @@ class Window:
     """Factor on the learning rate."""
     set_aside: bool = False
     """State advances, weights do not."""
+    publish: Literal["none", "delta", "full"] = "none"
+    """Whether a version is made after this window, and whether it stands alone."""
+    lost: dict[str, Offsets] = field(default_factory=dict)
+    """Topic to partition to the number of offsets before its range that retention had deleted."""
 
     @property
     def num_records(self) -> int:
@@ -48,13 +52,17 @@ class Window:
 
         >>> Window.from_json(Window(3, {"events": {0: (5, 9)}}, idle=(("events", 1),)).to_json())
         Window(number=3, ranges={'events': {0: (5, 9)}}, idle=(('events', 1),), \
-advance_to_ms=None, replay=(), rate_scale=1.0, set_aside=False)
+advance_to_ms=None, replay=(), rate_scale=1.0, set_aside=False, publish='none', lost={})
         """
         try:
             plain: dict[str, Any] = json.loads(text)
             plain["ranges"] = _ranges(plain["ranges"])
             plain["idle"] = tuple((str(t), int(p)) for t, p in plain.get("idle", ()))
             plain["replay"] = tuple(int(k) for k in plain.get("replay", ()))
+            plain["lost"] = {
+                topic: {int(p): int(count) for p, count in parts.items()}
+                for topic, parts in plain.get("lost", {}).items()
+            }
             return cls(**plain)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise StateError(f"not a window: {text[:200]!r} ({error})") from error

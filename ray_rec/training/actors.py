@@ -27,12 +27,15 @@ class PlannerActor:
         self._metrics: list[dict[str, Any]] = []
 
     async def plan(self, number: int) -> Window | None:
-        """Wait for window `number`; None when the stream was stopped or its end is reached."""
+        """Wait for window `number`; None when the stream was stopped or its end is reached.
+
+        The last window before None makes a full version, and is empty if the one before it did not.
+        """
         while True:
-            if self._stopped:
-                return self._planner.decided(number)
-            window = self._planner.decide(number)
-            if window is not None or self._planner.exhausted():
+            window = None if self._stopped else self._planner.decide(number)
+            if window is None and (self._stopped or self._planner.exhausted()):
+                return self._planner.close(number)
+            if window is not None:
                 return window
             await asyncio.sleep(self._poll_s)
 
@@ -40,8 +43,12 @@ class PlannerActor:
         """Return the window told last."""
         return self._planner.current
 
+    async def amend(self, window: Window) -> None:
+        """Let a plan be told as `window` from now on, to every worker and read task."""
+        self._planner.amend(window)
+
     async def stop(self) -> None:
-        """Decide no further window; those decided are still told."""
+        """Take nothing more from the log; windows that were decided are still told."""
         self._stopped = True
 
     async def record(self, metrics: dict[str, Any]) -> None:

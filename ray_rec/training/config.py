@@ -13,6 +13,15 @@ _NOT_NEGATIVE = (
     "max_failures",
 )
 
+_AT_LEAST_ONE = (
+    "window_records",
+    "poll_ms",
+    "num_workers",
+    "torch_threads",
+    "gate_queries",
+    "full_every",
+)
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -31,6 +40,8 @@ class TrainingConfig:
     torch_threads: int = 1
     checkpoint_interval_s: float = 30.0
     publish_interval_s: float = 1.0
+    full_every: int = 20
+    """Of so many published versions one is full; the others hold what changed."""
     gate_queries: int = 64
     """Held-out queries, the newest, that compare a candidate with the version in service."""
     gate_margin: float = 0.05
@@ -42,7 +53,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Reject values that could not work, naming the key."""
-        for key in ("window_records", "poll_ms", "num_workers", "torch_threads", "gate_queries"):
+        for key in _AT_LEAST_ONE:
             if getattr(self, key) < 1:
                 raise ConfigError(f"training.{key} is {getattr(self, key)}; it must be at least 1")
         if self.keep_versions < 2 or self.keep_checkpoints < 1:

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from ray_rec.events.schema import CONTROLS, EVENTS, EXPOSURES, ITEMS
 from ray_rec.log.base import EventLog, Offsets, Ranges
 from ray_rec.log.cut import cut
 from ray_rec.log.window import Window
+from ray_rec.training.cadence import Cadence, Publish
 from ray_rec.training.config import TrainingConfig
 from ray_rec.training.plans import PlanStore
 
@@ -40,6 +42,7 @@ class Planner:
         self._current: Window | None = None
         self._backlog: Iterator[Window] | None = None
         self._moved: dict[tuple[str, int], float] = {}
+        self._cadence = Cadence(config, clock)
 
     @property
     def current(self) -> Window | None:
@@ -48,35 +51,75 @@ class Planner:
 
     def decide(self, number: int) -> Window | None:
         """Return window `number` as decided before, else made of what is new, if any."""
-        window = self.decided(number)
-        if window is None:
-            window = self._make(number)
-            if window is not None:
-                self._plans.put(window)
-                self._current = window
+        return self._decided(number) or self._keep(self._make(number))
+
+    def close(self, number: int) -> Window | None:
+        """Return window `number` as decided before, else an empty one if a full version is owed.
+
+        Asked when nothing more is to be learned, so that a run ends with a full version.
+        """
+        window = self._decided(number)
+        if window is None and (before := self._before(number)) and before.publish != "full":
+            return self._keep(self._empty(before, "full"))
         return window
 
-    def decided(self, number: int) -> Window | None:
-        """Return window `number` if it was decided before; it becomes the current one."""
-        window = self._plans.get(number)
-        self._current = window or self._current
-        return window
+    def amend(self, window: Window) -> None:
+        """Let a plan be told as `window` from now on."""
+        self._plans.amend(window)
+        if self._current is not None and self._current.number == window.number:
+            self._current = window
 
     def exhausted(self) -> bool:
         """Whether the plan is a bounded one; asked when there is nothing new."""
         return self._end is not None
+
+    def _decided(self, number: int) -> Window | None:
+        window = self._plans.get(number)
+        if window is not None:
+            self._tell(window)
+        return window
+
+    def _keep(self, window: Window | None) -> Window | None:
+        if window is not None:
+            self._plans.put(window)
+            self._tell(window)
+        return window
+
+    def _tell(self, window: Window) -> None:
+        self._current = window
+        self._cadence.told(window)
 
     def _make(self, number: int) -> Window | None:
         starts = self._starts(number)
         ends = self._end or {topic: self._log.latest(topic) for topic in LEARNED_TOPICS}
         ranges = self._next_ranges(number, starts, ends)
         if ranges is None:
-            return None
+            before = self._before(number)
+            owed = before is not None and self._cadence.owed()
+            return self._empty(before, self._cadence.next()) if before and owed else None
         whole = {
             topic: {p: ranges.get(topic, {}).get(p, (start, start)) for p, start in parts.items()}
             for topic, parts in starts.items()
         }
-        return Window(number=number, ranges=whole, idle=self._idle(whole))
+        window = Window(number=number, ranges=whole, idle=self._idle(whole))
+        publish = "full" if self._reaches_end(window) else self._cadence.next()
+        return replace(window, publish=publish)
+
+    def _empty(self, before: Window, publish: Publish) -> Window:
+        """Return a window without records: it makes a version of those before it."""
+        ranges = {
+            topic: {p: (at, at) for p, at in parts.items()}
+            for topic, parts in before.ends().items()
+        }
+        return Window(before.number + 1, ranges, idle=self._idle(ranges), publish=publish)
+
+    def _reaches_end(self, window: Window) -> bool:
+        ends = window.ends()
+        return self._end is not None and all(
+            ends[topic].get(p, 0) >= end
+            for topic, parts in self._end.items()
+            for p, end in parts.items()
+        )
 
     def _next_ranges(
         self, number: int, starts: dict[str, Offsets], ends: dict[str, Offsets]
@@ -99,11 +142,14 @@ class Planner:
 
     def _starts(self, number: int) -> dict[str, Offsets]:
         """Where window `number` begins: where the one before ended, or at a partition's first."""
-        before = self._current
-        if before is None or before.number != number - 1:
-            before = self._plans.get(number - 1)
+        before = self._before(number)
         ends = before.ends() if before is not None else {}
         return {topic: self._log.earliest(topic) | ends.get(topic, {}) for topic in LEARNED_TOPICS}
+
+    def _before(self, number: int) -> Window | None:
+        if self._current is not None and self._current.number == number - 1:
+            return self._current
+        return self._plans.get(number - 1)
 
     def _idle(self, ranges: Ranges) -> tuple[tuple[str, int], ...]:
         """Partitions without a record for `idle_after_s`: the watermark does not wait for them."""

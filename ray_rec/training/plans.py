@@ -1,32 +1,87 @@
-"""Windows that were decided, kept before anyone sees them, so that a repetition reads the same."""
+"""Windows that were decided, kept before anyone sees them, so that a repetition reads the same.
 
+`THOUSANDS/NUMBER.json` is a plan as it was decided, `THOUSANDS/NUMBER.REVISION.json` as it was
+amended later; no file is ever rewritten.
+"""
+
+from collections.abc import Iterator
+
+from ray_rec.errors import StateError
 from ray_rec.log.window import Window
 from ray_rec.registry.store import Store
 
+FOLDER_PLANS = 1000
+"""Plans in one folder: a list of the newest stays short after a million windows."""
+
 
 class PlanStore:
-    """Plans by number under one fsspec URL, one small JSON file each; written once, by one planner.
+    """Plans by number under one fsspec URL, one small JSON file each; written by one planner.
 
     Raises:
         ConfigError: there is no file system for the URL.
     """
 
     def __init__(self, url: str) -> None:
+        self.url = url
         self._store = Store(url)
-        self._known: dict[int, Window | None] = {}
+        self._known: dict[int, tuple[Window | None, int]] = {}
 
     def get(self, number: int) -> Window | None:
-        """Return plan `number`, or None where it was never decided."""
-        if number not in self._known:
-            raw = self._store.read(_path(number))
-            self._known = {number: None if raw is None else Window.from_json(raw.decode())}
-        return self._known[number]
+        """Return plan `number` as amended last, or None where it was never decided."""
+        return self._newest(number)[0]
 
     def put(self, window: Window) -> None:
         """Keep `window` durably; readers see either nothing or the whole plan."""
-        self._store.write(_path(window.number), window.to_json().encode())
-        self._known = {window.number: window}
+        self._write(window, 0)
+
+    def amend(self, window: Window) -> None:
+        """Keep a revision of a plan durably beside what it was; `get` returns it from now on.
+
+        A plan may change until a version that has learned it is published.
+
+        Raises:
+            StateError: there is no plan of this number.
+        """
+        before, revision = self._newest(window.number)
+        if before is None:
+            raise StateError(f"{self.url} has no plan {window.number} that could be amended")
+        if before != window:
+            self._write(window, revision + 1)
+
+    def numbers(self) -> Iterator[int]:
+        """Yield the numbers of all plans, in order."""
+        for folder in self._store.names(""):
+            if folder.isdigit():
+                names = self._store.names(folder)
+                yield from sorted({int(name.split(".")[0]) for name in names if name[0] != "."})
+
+    def prune(self, before: int) -> None:
+        """Remove whole folders of plans that are all older than number `before`."""
+        for folder in self._store.names(""):
+            if folder.isdigit() and (int(folder) + 1) * FOLDER_PLANS <= before:
+                self._store.remove_folder(folder, _name(int(folder) * FOLDER_PLANS, 0))
+
+    def _newest(self, number: int) -> tuple[Window | None, int]:
+        if number not in self._known:
+            found, revision = self._read(number, 0), 0
+            while found is not None and (later := self._read(number, revision + 1)) is not None:
+                found, revision = later, revision + 1
+            self._known[number] = (found, revision)
+        return self._known[number]
+
+    def _read(self, number: int, revision: int) -> Window | None:
+        raw = self._store.read(f"{_folder(number)}/{_name(number, revision)}")
+        return None if raw is None else Window.from_json(raw.decode())
+
+    def _write(self, window: Window, revision: int) -> None:
+        path = f"{_folder(window.number)}/{_name(window.number, revision)}"
+        self._store.write(path, window.to_json().encode())
+        self._known = {window.number: (window, revision)}
 
 
-def _path(number: int) -> str:
-    return f"{number:012d}.json"
+def _folder(number: int) -> str:
+    return f"{number // FOLDER_PLANS:09d}"
+
+
+def _name(number: int, revision: int) -> str:
+    return f"{number:012d}.{revision}.json" if revision else f"{number:012d}.json"

@@ -40,6 +40,10 @@ spans = st.tuples(st.integers(0, 2**40), st.integers(0, 2**40))
         replay=st.lists(st.integers(0, 99)).map(tuple),
         rate_scale=st.floats(0, 10),
         set_aside=st.booleans(),
+        publish=st.sampled_from(["none", "delta", "full"]),
+        lost=st.dictionaries(
+            st.text(), st.dictionaries(st.integers(0, 99), st.integers(0, 2**40)), max_size=2
+        ),
     )
 )
 def test_json_keeps_everything(window: Window) -> None:
