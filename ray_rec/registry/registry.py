@@ -245,6 +245,10 @@ class Registry:
         """Return the newest state snapshot that is whole, None when there is none."""
         return self._snapshots.latest()
 
+    def snapshot(self, number: int) -> Snapshot | None:
+        """Return the state before window `number`, None when no whole snapshot of it is there."""
+        return self._snapshots.get(number)
+
 
 def _folder(version: int) -> str:
     return f"versions/{version:08d}"

@@ -60,12 +60,15 @@ class Snapshots:
 
     def latest(self) -> Snapshot | None:
         """Return the newest snapshot whose files all have their digests, None without one."""
-        for number in reversed(self._numbers()):
-            try:
-                return self._load(number)
-            except VersionCorrupt:  # damaged, or removed under the reader: the one before will do
-                continue
-        return None
+        found = (self.get(number) for number in reversed(self._numbers()))
+        return next((snapshot for snapshot in found if snapshot is not None), None)
+
+    def get(self, number: int) -> Snapshot | None:
+        """Return a snapshot, None when it is not there, damaged, or removed under the reader."""
+        try:
+            return self._load(number)
+        except VersionCorrupt:
+            return None
 
     def _numbers(self) -> list[int]:
         return [

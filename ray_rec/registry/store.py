@@ -9,7 +9,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import fsspec
@@ -95,6 +95,11 @@ class Store:
             shutil.rmtree(target)
         os.rename(beside, target)
         _sync_folder(target.parent)
+
+    def remove(self, path: str) -> None:
+        """Remove one file, if it is there."""
+        with suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(path))
 
     def remove_folder(self, path: str, marker: str) -> None:
         """Remove a folder, its marker first, so that a half-removed one is not seen."""

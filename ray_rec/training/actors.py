@@ -39,10 +39,6 @@ class PlannerActor:
                 return window
             await asyncio.sleep(self._poll_s)
 
-    async def current(self) -> Window | None:
-        """Return the window told last."""
-        return self._planner.current
-
     async def amend(self, window: Window) -> None:
         """Let a plan be told as `window` from now on, to every worker and read task."""
         self._planner.amend(window)
@@ -65,7 +61,4 @@ def start_actors(config: RunConfig, end: dict[str, Offsets] | None) -> tuple[Any
     """Return handles of a fresh planner and state owner; they live as long as the driver."""
     planner: Any = ray.remote(num_cpus=0, max_restarts=RESTARTS, max_task_retries=-1)(PlannerActor)
     owner: Any = ray.remote(num_cpus=0, max_restarts=RESTARTS)(StateOwner)
-    return (
-        planner.remote(config, end),
-        owner.remote(config.log, config.features, config.learner.rows_per_step),
-    )
+    return planner.remote(config, end), owner.remote(config)

@@ -1,72 +1,147 @@
-"""What a run continues from: weights, optimizer, window number and state, in one folder."""
+"""What a run continues from: weights, optimizer, window number, and the state's snapshot.
 
+A checkpoint is a folder under `checkpoints/`, its manifest written last; the state before the same
+window is the registry's snapshot of that number, written first. So one is whole or not there.
+"""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Self
 
 import msgspec
 import pyarrow as pa
+import safetensors
 import safetensors.torch
 import torch
 
+from ray_rec.config import RunConfig
 from ray_rec.errors import StateError
 from ray_rec.registry.files import table_from_bytes, table_to_bytes
+from ray_rec.registry.store import Store
 
-_META, _LEARNER, _ROWS, _HELD_OUT = "meta.json", "learner.safetensors", "rows.arrow", "gate.arrow"
-_STATE = "state-"
+_MANIFEST, _LEARNER, _ROWS, _HELD_OUT = (
+    "manifest.json",
+    "learner.safetensors",
+    "rows.arrow",
+    "gate.arrow",
+)
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrainerCheckpoint:
-    """Everything before window `number`.
+    """Everything before window `number` but the state, which is the snapshot of that number.
 
     Attributes:
         number: the next window.
         learner: `Learner.state()`.
         rows: item_id of each model row.
         held_out: the gate's rolling set (EXAMPLES_SCHEMA), None before any.
-        state: `FeatureState.snapshot()`.
+        published: the last version published, on which the next delta builds.
     """
 
     number: int
-    learner: dict[str, torch.Tensor]
-    rows: list[str]
+    learner: Mapping[str, torch.Tensor]
+    rows: Sequence[str]
     held_out: pa.Table | None
-    state: dict[str, pa.Table]
+    published: int | None
 
-    def write(self, folder: Path) -> None:
-        """Write into an empty `folder`; the caller makes the folder visible as a whole."""
-        tensors = {k: v.detach().cpu().contiguous() for k, v in self.learner.items()}
-        safetensors.torch.save_file(tensors, folder / _LEARNER)
-        rows = pa.table({"item_id": pa.array(self.rows, pa.string())})
-        (folder / _ROWS).write_bytes(table_to_bytes(rows))
-        if self.held_out is not None:
-            (folder / _HELD_OUT).write_bytes(table_to_bytes(self.held_out))
-        for name, table in self.state.items():
-            (folder / f"{_STATE}{name}.arrow").write_bytes(table_to_bytes(table))
-        (folder / _META).write_bytes(msgspec.json.encode({"number": self.number}))
+
+@dataclass(frozen=True)
+class _Manifest:
+    number: int
+    published: int | None
+    files: dict[str, str]
+
+
+class Checkpoints:
+    """The checkpoints of a run, newest `keep` of them; one process writes.
+
+    Raises:
+        ConfigError: there is no file system for the URL.
+    """
+
+    def __init__(self, url: str, keep: int) -> None:
+        self._store, self._keep = Store(url), keep
 
     @classmethod
-    def read(cls, folder: Path) -> "TrainerCheckpoint":
-        """Read what `write` wrote; StateError when `folder` is not a whole checkpoint."""
+    def of(cls, config: RunConfig) -> Self:
+        """Return the checkpoints of a run."""
+        return cls(f"{config.state_dir}/checkpoints", config.training.keep_checkpoints)
+
+    def write(self, checkpoint: TrainerCheckpoint) -> None:
+        """Keep a checkpoint durably; one of the same number is the same and stays."""
+        if checkpoint.number in self.numbers():
+            return
+        tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.learner.items()}
+        files = {
+            _LEARNER: safetensors.torch.save(tensors),
+            _ROWS: table_to_bytes(pa.table({"item_id": pa.array(checkpoint.rows, pa.string())})),
+        }
+        if checkpoint.held_out is not None:
+            files[_HELD_OUT] = table_to_bytes(checkpoint.held_out)
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        manifest = _Manifest(checkpoint.number, checkpoint.published, digests)
+        files[_MANIFEST] = msgspec.json.encode(manifest)
+        self._store.write_folder(_folder(checkpoint.number), files, marker=_MANIFEST)
+        for old in self.numbers()[: -self._keep]:
+            self._store.remove_folder(_folder(old), marker=_MANIFEST)
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of all whole checkpoints, oldest first."""
+        return [
+            int(name)
+            for name in self._store.names("")
+            if name.isdigit() and self._store.read(f"{name}/{_MANIFEST}") is not None
+        ]
+
+    def newest(self, before: int | None = None) -> TrainerCheckpoint | None:
+        """Return the newest checkpoint (of a number below `before`); damaged ones are passed over.
+
+        Plans lead from any of them to the same weights, so an older one costs time and no more.
+        """
+        for number in reversed(self.numbers()):
+            if before is not None and number >= before:
+                continue
+            try:
+                return self.read(number)
+            except StateError as error:
+                _log.error("trying an older checkpoint: %s", error)
+        return None
+
+    def read(self, number: int) -> TrainerCheckpoint:
+        """Read a checkpoint; StateError when it is not there, or not as it was written."""
+        folder = _folder(number)
         try:
-            meta = msgspec.json.decode((folder / _META).read_bytes(), type=dict[str, int])
-            held_out = folder / _HELD_OUT
-            return cls(
-                number=meta["number"],
-                learner=safetensors.torch.load_file(folder / _LEARNER),
-                rows=[str(row) for row in _table(folder / _ROWS)["item_id"].to_pylist()],
-                held_out=_table(held_out) if held_out.exists() else None,
-                state={
-                    path.stem.removeprefix(_STATE): _table(path)
-                    for path in sorted(folder.glob(f"{_STATE}*.arrow"))
-                },
+            raw = self._store.read(f"{folder}/{_MANIFEST}")
+            manifest = msgspec.json.decode(raw or b"", type=_Manifest)
+            files = {name: self._checked(folder, name, manifest) for name in manifest.files}
+            held_out = files.get(_HELD_OUT)
+            return TrainerCheckpoint(
+                number=number,
+                learner=safetensors.torch.load(files[_LEARNER]),
+                rows=[str(row) for row in table_from_bytes(files[_ROWS])["item_id"].to_pylist()],
+                held_out=None if held_out is None else table_from_bytes(held_out),
+                published=manifest.published,
             )
-        except (OSError, KeyError, msgspec.MsgspecError, pa.ArrowInvalid) as error:
+        except (msgspec.MsgspecError, safetensors.SafetensorError, pa.ArrowInvalid) as error:
             raise StateError(
-                f"{folder.name} is not a whole checkpoint ({error}); remove it so that the run "
-                "continues from an older one"
+                f"there is no whole checkpoint {number} in {self._store.url} ({error}); "
+                f"there are {self.numbers() or 'none'}"
             ) from error
 
+    def _checked(self, folder: str, name: str, manifest: _Manifest) -> bytes:
+        data = self._store.read(f"{folder}/{name}")
+        if data is None or hashlib.sha256(data).hexdigest() != manifest.files[name]:
+            raise StateError(
+                f"{folder}/{name} of {self._store.url} is not what its manifest says; remove "
+                f"{folder} so that the run continues from an older checkpoint"
+            )
+        return data
 
-def _table(path: Path) -> pa.Table:
-    return table_from_bytes(path.read_bytes())
+
+def _folder(number: int) -> str:
+    return f"{number:012d}"

@@ -11,6 +11,7 @@ _NOT_NEGATIVE = (
     "checkpoint_interval_s",
     "publish_interval_s",
     "max_failures",
+    "replay_ratio",
 )
 
 _AT_LEAST_ONE = (
@@ -49,7 +50,13 @@ class TrainingConfig:
     keep_versions: int = 10
     keep_checkpoints: int = 2
     max_failures: int = 10
-    """Worker group failures that one run recovers from before it gives up."""
+    """Worker group failures without a window learned in between before the run gives up."""
+    replay_windows: int = 0
+    """Older windows that a plan names to be learned again beside the new one."""
+    replay_horizon: int = 100
+    """How far back replayed windows lie at most."""
+    replay_ratio: float = 0.5
+    """Rows of the replayed windows that a plan names, for each new row, at most."""
 
     def __post_init__(self) -> None:
         """Reject values that could not work, naming the key."""
@@ -85,14 +92,26 @@ class LearnerConfig:
     test_rows: int = 128
     """Example rows that are predicted before a window is learned, chosen by their hash."""
     dtype: Literal["float32", "float64"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of a step's forward pass; auto takes bfloat16 where a GPU has it."""
+    explode_factor: float = 4.0
+    """A step's loss above explode_factor · (1 + the usual one) counts as divergence."""
+    explode_patience: int = 100
+    """Steps of a task before its losses are compared with the usual one."""
+    retry_scale: float = 0.1
+    """Factor on the rates when a diverged window is tried again, before it is set aside."""
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Reject values that could not work, naming the key."""
-        for key in ("lr", "id_lr", "clip"):
+        for key in ("lr", "id_lr", "clip", "explode_factor"):
             if not getattr(self, key) > 0:
                 raise ConfigError(f"learner.{key} is {getattr(self, key)}; it must be above 0")
-        for key in ("weight_decay", "warmup_steps"):
+        if not 0 < self.retry_scale < 1:
+            raise ConfigError(f"learner.retry_scale is {self.retry_scale}; it must be within 0..1")
+        if self.precision == "bfloat16" and self.dtype == "float64":
+            raise ConfigError("learner.precision=bfloat16 goes with learner.dtype=float32 only")
+        for key in ("weight_decay", "warmup_steps", "explode_patience"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"learner.{key} is {getattr(self, key)}; it must be 0 or more")
         for key in ("rows_per_step", "test_rows"):

@@ -6,6 +6,7 @@ so shares need not be equal, and a worker without rows in a step only adds zeros
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ from ray_rec.model.servable import (
     tensors_under,
 )
 from ray_rec.training.config import LearnerConfig
+from ray_rec.training.divergence import DivergenceGuard
 from ray_rec.training.metrics import Metrics, measure
 from ray_rec.training.negatives import Negatives
 from ray_rec.training.optimizer import (
@@ -43,6 +45,26 @@ OPTIMIZER = "optimizer."
 ID_SCALE = 0.5
 
 Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Course:
+    """What all steps of a window share; popularity [N, H] is as of its start."""
+
+    number: int
+    rate_scale: float
+    popularity: Tensor
+    negatives: Negatives
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What a worker's rows of one step came to: touched item rows, their slice, sums of losses."""
+
+    rows: Int64
+    items: ItemSlice | None
+    sums: LossSums | None
 
 
 class Learner:
@@ -60,11 +82,13 @@ class Learner:
         self._config, self._model_config = config, model
         self._device = device or torch.device("cpu")
         self._dtype = getattr(torch, config.dtype)
+        self._mixed = mixed_precision(config, self._device)
         torch.manual_seed(config.seed)
         self._model = MultiTaskModel(model).to(self._device, self._dtype)
         self._items = ItemTable(model.dim, model.text_dim, self._dtype, self._device)
         self._texts = Texts(self._items)
         self._optimizer, self._schedule = dense_optimizer(self._model, config)
+        self._guard = DivergenceGuard(config.explode_factor, config.explode_patience)
         self._workers = Workers()
         for parameter in self._model.parameters():
             parameter.grad = torch.zeros_like(parameter)  # a worker without rows adds these
@@ -94,23 +118,33 @@ class Learner:
         servable = Servable.from_tensors(self._version(), self._model_config)
         return self._workers.add_metrics(measure(servable, batch, window.popularity))
 
-    def learn(self, window: WindowExamples, examples: pa.Table, num_steps: int) -> Metrics:
+    def learn(
+        self,
+        window: WindowExamples,
+        examples: pa.Table,
+        num_steps: int,
+        rate_scale: float = 1.0,
+    ) -> Metrics:
         """Take the window's steps with this worker's share of its rows (sorted by step).
 
+        `rate_scale` is a factor on all learning rates, for this window alone.
+
         Raises:
-            ModelError: a loss or gradient is not finite; names window and step.
+            Diverged: a loss or gradient is not finite, or a loss exploded; names window and step.
         """
         self._model.train()
         known = known_popularity(window.popularity, len(self._items))
-        popularity = known.to(self._device, self._dtype)
-        negatives = Negatives(known.numpy(), self._model_config, window.number)
+        course = _Course(
+            number=window.number,
+            rate_scale=rate_scale,
+            popularity=known.to(self._device, self._dtype),
+            negatives=Negatives(known.numpy(), self._model_config, window.number),
+        )
         batches = shares(examples, num_steps, self._model_config.num_outcomes)
         weights = self._weights(batches)
         total = Metrics()
         for step, batch in enumerate(batches):
-            weight = weights[step].clamp(min=1)
-            sums = self._step(window.number, step, batch, negatives, popularity, weight)
-            total += sums
+            total += self._step(course, step, batch, weights[step])
         return self._workers.add_metrics(total)
 
     def _weights(self, batches: Sequence[Batch | None]) -> Tensor:
@@ -119,59 +153,70 @@ class Learner:
         weights = torch.tensor(mine, dtype=torch.float64).reshape(len(batches), 2)
         return self._workers.add(weights.to(self._device))
 
-    def _step(
-        self,
-        number: int,
-        step: int,
-        batch: Batch | None,
-        negatives: Negatives,
-        popularity: Tensor,
-        weight: Tensor,
-    ) -> Metrics:
+    def _step(self, course: _Course, step: int, batch: Batch | None, weights: Tensor) -> Metrics:
         """One optimizer step of all workers."""
-        torch.manual_seed(int(mix(*_ints(number, step, self._workers.rank))[0] >> np.uint64(1)))
+        seed = mix(*_ints(course.number, step, self._workers.rank))
+        torch.manual_seed(int(seed[0] >> np.uint64(1)))
         self._optimizer.zero_grad(set_to_none=False)
-        rows, items, sums = np.zeros(0, np.int64), None, None
+        share = _Share(np.zeros(0, np.int64), None, None)
         if batch is not None:
-            rows, made = make_step(batch, negatives.draw(step), self._device, self._dtype)
-            index = torch.from_numpy(rows).to(self._device)
-            items = self._items.gather(index, popularity, self._model_config.id_prior)
-            kept = mix(*_ints(number, step), rows) >= _threshold(self._model_config.id_dropout)
-            own = torch.from_numpy(kept).to(self._device, self._dtype)
+            share = self._backward(course, step, batch, weights)
+        self._apply(course, step, share, batch, weights)
+        return Metrics() if share.sums is None else _metrics(share.sums)
+
+    def _backward(self, course: _Course, step: int, batch: Batch, weights: Tensor) -> _Share:
+        """Add the gradient of this worker's rows, as their part of the whole step."""
+        config, drawn = self._model_config, course.negatives.draw(step)
+        rows, made = make_step(batch, drawn, self._device, self._dtype)
+        index = torch.from_numpy(rows).to(self._device)
+        items = self._items.gather(index, course.popularity, config.id_prior)
+        kept = mix(*_ints(course.number, step), rows) >= _threshold(config.id_dropout)
+        own = torch.from_numpy(kept).to(self._device, self._dtype)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._mixed):
             sums = self._model.losses(items, made, own)
-            loss = (
-                self._model_config.beta * sums.recall / weight[0]
-                + self._model_config.alpha * sums.click / weight[1]
-            )
-            torch.autograd.backward(loss)
-        self._apply(rows, items, batch, number, step)
-        return Metrics() if sums is None else _metrics(sums)
+        weight = weights.clamp(min=1)
+        loss = config.beta * sums.recall / weight[0] + config.alpha * sums.click / weight[1]
+        torch.autograd.backward(loss)
+        return _Share(rows, items, sums)
 
     def _apply(
-        self, rows: np.ndarray, items: ItemSlice | None, batch: Batch | None, number: int, step: int
+        self,
+        course: _Course,
+        step: int,
+        share: _Share,
+        batch: Batch | None,
+        weights: Tensor,
     ) -> None:
         """Sum gradients over the workers and update weights and touched rows alike."""
-        union, place = self._workers.union(rows)
+        union, place = self._workers.union(share.rows)
         grad = torch.zeros(len(union), self._model_config.dim, dtype=self._dtype)
-        seen = torch.zeros(len(union), dtype=self._dtype)
-        grad, seen = grad.to(self._device), seen.to(self._device)
-        if items is not None and items.id.grad is not None:
-            grad[place] = items.id.grad
+        grad = grad.to(self._device)
+        seen, losses = grad.new_zeros(len(union)), grad.new_zeros(2)
+        if share.items is not None and share.items.id.grad is not None:
+            grad[place] = share.items.id.grad
+        if share.sums is not None:
+            losses += torch.stack([share.sums.recall, share.sums.click]).detach()
         if batch is not None and len(batch.target_item):
             at = torch.from_numpy(np.searchsorted(union, batch.target_item)).to(self._device)
             seen.index_add_(0, at, torch.ones_like(at, dtype=self._dtype))
         parameters = list(self._model.parameters())
-        self._workers.add_flat([*(p.grad for p in parameters if p.grad is not None), grad, seen])
+        grads = [p.grad for p in parameters if p.grad is not None]
+        self._workers.add_flat([*grads, grad, seen, losses])
         norm = torch.nn.utils.clip_grad_norm_(parameters, self._config.clip)
-        if not (torch.isfinite(norm) and torch.isfinite(grad).all()):
-            raise ModelError(
-                f"window {number}, step {step}: a gradient is not finite; "
-                "lower learner.lr or set the window aside"
-            )
+        where = f"window {course.number}, step {step}"
+        mean = losses / weights.clamp(min=1)
+        self._guard.check(where, mean, weights, norm + grad.square().sum())
+        self._update(union, grad, seen, course.rate_scale)
+
+    def _update(self, rows: Int64, grad: Tensor, seen: Tensor, rate_scale: float) -> None:
+        """Step the dense part, and the touched `rows` [U] by their gradient [U, d]."""
+        for group in self._optimizer.param_groups:
+            group["lr"] *= rate_scale  # the schedule sets it anew for the next step
         self._optimizer.step()
         self._schedule.step()
-        index = torch.from_numpy(union).to(self._device)
-        rowwise_adagrad_(self._items.id, self._items.accumulator, index, grad, self._config.id_lr)
+        index = torch.from_numpy(rows).to(self._device)
+        id_lr = self._config.id_lr * rate_scale
+        rowwise_adagrad_(self._items.id, self._items.accumulator, index, grad, id_lr)
         self._items.count[index] += seen
 
     def servable(self) -> Servable:
@@ -202,7 +247,7 @@ class Learner:
             f"{OPTIMIZER}{k}": v
             for k, v in optimizer_state(self._model, self._optimizer, self._schedule).items()
         }
-        named |= self._texts.state()
+        named |= self._texts.state() | self._guard.state()
         return {k: v.detach().cpu().clone() for k, v in named.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -214,11 +259,19 @@ class Learner:
                 self._model, self._optimizer, self._schedule, tensors_under(state, OPTIMIZER)
             )
             self._texts.load(state)
+            self._guard.load(state)
         except (KeyError, RuntimeError) as error:
             raise ModelError(
                 f"the checkpoint does not fit the configured model ({error}); "
                 "use its configuration, or a fresh state_dir"
             ) from error
+
+
+def mixed_precision(config: LearnerConfig, device: torch.device) -> bool:
+    """Whether steps run under bfloat16 autocast: when asked for, or where a GPU has it."""
+    if config.precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return config.precision == "bfloat16"
 
 
 def _ints(*values: int) -> list[npt.NDArray[np.int64]]:

@@ -1,19 +1,23 @@
 """The one owner of the streaming state: applies each window once, keeps its result for a retry."""
 
+import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ray_rec.config import RunConfig
 from ray_rec.errors import StateError
 from ray_rec.events.decode import dead_letters
 from ray_rec.events.schema import DEAD_LETTER
-from ray_rec.features.config import FeatureConfig
 from ray_rec.features.examples import WindowExamples, assign_steps
 from ray_rec.features.state import FeatureState
 from ray_rec.log.base import Offsets, open_log
 from ray_rec.log.window import Window
+from ray_rec.registry import Registry
+from ray_rec.training.rehearsal import Rehearsal
 
 
 @dataclass(frozen=True)
@@ -21,14 +25,16 @@ class WindowSide:
     """What every worker needs of a window beside its share of the examples.
 
     `window.examples` is empty; `held_out` holds the rows of held-out users (never learned);
-    `num_steps` counts the optimizer steps of the window over all workers; `offsets` are the next
-    to be read after it.
+    `num_rows` and `num_steps` count the rows to be learned and their steps over all workers;
+    `offsets` are the next to be read after it; `metrics` say what the owner saw and took.
     """
 
     window: WindowExamples
     held_out: pa.Table
+    num_rows: int
     num_steps: int
     offsets: dict[str, Offsets]
+    metrics: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -40,33 +46,44 @@ class _Result:
 class StateOwner:
     """Holds the FeatureState of a stream; results are kept from the last committed checkpoint on.
 
-    Args:
-        log_url: where dead letters go.
-        features: configuration of the state.
-        rows_per_step: example rows of one optimizer step.
+    A fresh one knows nothing: `resume` makes it ready, from the registry's snapshots.
     """
 
-    def __init__(self, log_url: str, features: FeatureConfig, rows_per_step: int) -> None:
-        self._log = open_log(log_url)
-        self._config = features
-        self._rows_per_step = rows_per_step
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        self._log = open_log(config.log)
+        self._registry = Registry(config.registry, create=True)
+        ratio = config.training.replay_ratio
+        self._rehearsal = Rehearsal(f"{config.state_dir}/examples", ratio)
         self._state: FeatureState | None = None
         self._results: dict[int, _Result] = {}
+        self._expected: Window | None = None
 
-    def resume(self, number: int, tables: dict[str, pa.Table] | None) -> None:
-        """Be ready for window `number`: with what is held if that reaches it, or from `tables`."""
+    def resume(self, number: int) -> bool:
+        """Be ready for window `number`: with what is held if that reaches it, or its snapshot.
+
+        False when there is no such snapshot.
+        """
         if self._state is not None and (number in self._results or number == self._state.number):
-            return
-        self._results.clear()
-        if tables is None:
-            self._state = FeatureState(self._config)
+            return True
+        if number == 0:
+            state = FeatureState(self._config.features)
         else:
-            self._state = FeatureState.restore(self._config, tables)
-        if self._state.number != number:
-            raise StateError(
-                f"the checkpoint before window {number} holds state for window "
-                f"{self._state.number}; remove it so that the run continues from an older one"
-            )
+            snapshot = self._registry.snapshot(number)
+            if snapshot is None:
+                return False
+            state = FeatureState.restore(self._config.features, snapshot.tables)
+        self._state = state
+        self._results.clear()
+        return True
+
+    def expect(self, window: Window) -> None:
+        """Take the plan of the window that the workers ask for next."""
+        self._expected = window
+
+    def expected(self) -> Window | None:
+        """Return the plan that the read tasks of this moment are for."""
+        return self._expected
 
     def apply(
         self, window: Window, tables: Mapping[str, pa.Table], dead: list[pa.Table]
@@ -76,23 +93,46 @@ class StateOwner:
             return self._results[window.number].examples
         if self._state is None:
             raise StateError(f"window {window.number} came before the state was restored")
+        started = time.perf_counter()
+        metrics = self._bury(dead)
+        made = self._state.apply(window, tables)
+        result = self._make(window, made, self._state)
+        metrics["join_s"] = time.perf_counter() - started
+        result.side.metrics.update(metrics)
+        self._results[window.number] = result
+        return result.examples
+
+    def _bury(self, dead: list[pa.Table]) -> dict[str, float]:
+        """Write dead letters; return how many by reason."""
+        counts: Counter[str] = Counter()
         for rows in dead:
             if rows.num_rows:
                 self._log.append(DEAD_LETTER, dead_letters(rows))
-        made = self._state.apply(window, tables)
-        self._results[window.number] = self._make(made, self._state.offsets)
-        return self._results[window.number].examples
+                counts.update(f"dead_{reason}" for reason in rows["reason"].to_pylist())
+        return {reason: float(count) for reason, count in counts.items()}
 
-    def _make(self, made: WindowExamples, offsets: dict[str, Offsets]) -> _Result:
-        rows = assign_steps(made.examples, self._rows_per_step)
+    def _make(self, window: Window, made: WindowExamples, state: FeatureState) -> _Result:
+        rows = assign_steps(made.examples, self._config.learner.rows_per_step)
         held_out = rows.filter(rows["held_out"])
         learned = rows.filter(pc.invert(rows["held_out"]))
-        steps = pc.max(learned["step"]).as_py() if learned.num_rows else None
+        last = pc.max(learned["step"]).as_py() if learned.num_rows else -1
+        if self._config.training.replay_windows:
+            self._rehearsal.put(window.number, learned)
+        replayed = self._rehearsal.draw(window, learned.num_rows, last + 1)
+        learned = pa.concat_tables([learned, replayed])
         side = WindowSide(
             window=replace(made, examples=rows.slice(0, 0)),
             held_out=held_out,
-            num_steps=0 if steps is None else steps + 1,
-            offsets={topic: dict(parts) for topic, parts in offsets.items()},
+            num_rows=learned.num_rows,
+            num_steps=last + 1,
+            offsets={topic: dict(parts) for topic, parts in state.offsets.items()},
+            metrics={
+                **made.counts,
+                "examples": learned.num_rows,
+                "replayed": replayed.num_rows,
+                "held_out": held_out.num_rows,
+                "watermark_ms": state.watermark.value_ms,
+            },
         )
         return _Result(learned, side)
 
@@ -108,6 +148,11 @@ class StateOwner:
             return None
         return self._state.snapshot()
 
-    def commit(self, number: int) -> None:
-        """Forget the results of windows before `number`: a checkpoint now stands for them."""
+    def commit(self, number: int, oldest: int) -> None:
+        """Forget the results of windows before `number`: a checkpoint now stands for them.
+
+        Examples for rehearsal are kept as far as the `oldest` checkpoint needs them.
+        """
         self._results = {k: result for k, result in self._results.items() if k >= number}
+        if self._config.training.replay_windows:
+            self._rehearsal.forget(oldest - self._config.training.replay_horizon)

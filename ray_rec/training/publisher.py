@@ -1,6 +1,5 @@
 """Turns what a learner knows into versions: gated, then published to the registry."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,19 +34,13 @@ class Candidate:
 
 
 class Publisher:
-    """Publishes at most once an interval; the version in service stays loaded for the gate."""
+    """Publishes candidates; the version in service stays loaded for the gate."""
 
     def __init__(self, config: RunConfig, encoder_digest: str) -> None:
         self._config, self._encoder_digest = config, encoder_digest
         self._registry = Registry(config.registry, create=True)
-        self._published_at = -float("inf")
         self._last: int | None = None
         self._incumbent: tuple[int, Servable] | None = None
-
-    def due(self) -> bool:
-        """Whether the interval since the last publication has passed."""
-        waited = time.monotonic() - self._published_at
-        return waited >= self._config.training.publish_interval_s
 
     def publish(self, learner: Learner, candidate: Candidate, gate: Gate) -> dict[str, Any]:
         """Judge and publish; returns what happened, for the window's metrics."""
@@ -73,7 +66,7 @@ class Publisher:
             ),
         )
         self._registry.prune(self._config.training.keep_versions)
-        self._last, self._published_at = candidate.number, time.monotonic()
+        self._last = candidate.number
         if manifest.promoted:
             self._incumbent = (candidate.number, servable)
         return {"version": candidate.number, "promoted": manifest.promoted}

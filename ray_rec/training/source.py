@@ -23,16 +23,16 @@ def _read_window(window: Window, owner: Any, log_url: str) -> pa.Table:
 
 
 class WindowSource(Datasource):
-    """Reads whatever window the planner told last, so the same Dataset serves every window.
+    """Reads whatever window the workers are at, so the same Dataset serves every window.
 
     Args:
-        planner: actor with `current() -> Window | None`, the window told last.
-        owner: actor with `apply(window, tables, dead) -> pa.Table`.
+        owner: actor with `expected() -> Window | None`, the window that is asked for, and
+            `apply(window, tables, dead) -> pa.Table`.
         log_url: the log to read.
     """
 
-    def __init__(self, planner: Any, owner: Any, log_url: str) -> None:
-        self._planner, self._owner, self._log_url = planner, owner, log_url
+    def __init__(self, owner: Any, log_url: str) -> None:
+        self._owner, self._log_url = owner, log_url
 
     def estimate_inmemory_data_size(self) -> int | None:
         """Unknown before the window is read."""
@@ -44,11 +44,11 @@ class WindowSource(Datasource):
         per_task_row_limit: int | None = None,
         data_context: Any = None,
     ) -> list[ReadTask]:
-        """One task for the window that the planner told last, and none before the first.
+        """One task for the window that the owner expects, and none before the first.
 
         The window is bound here, when an epoch starts: a retried task reads the same one.
         """
-        window: Window | None = ray.get(self._planner.current.remote())
+        window: Window | None = ray.get(self._owner.expected.remote())
         if window is None:
             return []
         owner, log_url = self._owner, self._log_url

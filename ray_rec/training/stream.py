@@ -1,11 +1,12 @@
 """The stream: one long-lived Ray Train worker group, fed window after window from the log."""
 
+import logging
 import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -15,6 +16,11 @@ from ray_rec.registry import Registry
 from ray_rec.training.actors import start_actors
 from ray_rec.training.interrupt import signals_kept
 from ray_rec.training.planner import LEARNED_TOPICS
+
+if TYPE_CHECKING:
+    from ray_rec.training.worker import WorkerSetup
+
+_log = logging.getLogger(__name__)
 
 OnMetrics = Callable[[dict[str, Any]], None]
 
@@ -33,6 +39,7 @@ def run_stream(
     config: RunConfig,
     *,
     bounded: bool = False,
+    checkpoint: int | None = None,
     stop: threading.Event | None = None,
     on_metrics: OnMetrics | None = None,
 ) -> StreamReport:
@@ -41,22 +48,27 @@ def run_stream(
     Args:
         config: the run's configuration.
         bounded: end at the offsets that the log has now, instead of following it.
+        checkpoint: continue from the newest checkpoint up to this one, over the same plans as
+            before; None takes the newest.
         stop: set it to end the run; the window at hand is finished and kept.
         on_metrics: called with each window's metrics, in order.
 
     Raises:
         LogError: the log does not answer or its topics do not fit together.
-        ray.train.TrainingFailedError: the workers failed more often than `training.max_failures`.
+        ray.train.TrainingFailedError: the workers failed more than `training.max_failures` times
+            without learning a window in between.
     """
     stop = stop or threading.Event()
     with open_log(config.log) as log:
         create_standard_topics(log, config.partitions)
         end = {topic: log.latest(topic) for topic in LEARNED_TOPICS} if bounded else None
     connect()
+    from ray_rec.training.worker import WorkerSetup  # after `connect`: reads Ray's settings
+
     planner, owner = start_actors(config, end)
     tally = _Tally(on_metrics)
     try:
-        _fit(config, planner, owner, stop, tally)
+        _fit(WorkerSetup(config, planner, owner, checkpoint), stop, tally)
     finally:
         tally.take(ray.get(planner.drain_metrics.remote()))
         for actor in (planner, owner):
@@ -99,19 +111,13 @@ class _Tally:
                 self._on_metrics(window)
 
 
-def _fit(
-    config: RunConfig,
-    planner: Any,
-    owner: Any,
-    stop: threading.Event,
-    tally: _Tally,
-) -> None:
+def _fit(setup: "WorkerSetup", stop: threading.Event, tally: _Tally) -> None:
     """Run the trainer in a thread of its own, so that this one can hear `stop`."""
     failure: list[BaseException] = []
 
     def fit() -> None:
         try:
-            _trainer(config, planner, owner).fit()
+            _fit_while_it_moves(setup, tally)
         except BaseException as error:  # handed to the caller's thread
             failure.append(error)
 
@@ -120,28 +126,43 @@ def _fit(
     told = False
     while thread.is_alive():
         thread.join(timeout=0.1)
-        tally.take(ray.get(planner.drain_metrics.remote()))
+        tally.take(ray.get(setup.planner.drain_metrics.remote()))
         if stop.is_set() and not told:
-            ray.get(planner.stop.remote())
+            ray.get(setup.planner.stop.remote())
             told = True
     if failure:
         raise failure[0]
 
 
-def _trainer(config: RunConfig, planner: Any, owner: Any) -> Any:
-    from ray.train import CheckpointConfig, FailureConfig, ScalingConfig
+def _fit_while_it_moves(setup: "WorkerSetup", tally: _Tally) -> None:
+    """Run the trainer, and anew while each run got further before its failures were too many."""
+    from ray.train import TrainingFailedError
+
+    while True:
+        before = tally.windows
+        try:
+            _trainer(setup).fit()
+            return
+        except TrainingFailedError:
+            if tally.windows == before:
+                raise
+            _log.exception("the workers failed too often; starting anew, as windows were learned")
+
+
+def _trainer(setup: "WorkerSetup") -> Any:
+    from ray.train import FailureConfig, ScalingConfig
     from ray.train import RunConfig as TrainRun
     from ray.train.torch import TorchTrainer
 
     from ray_rec.training.source import EveryRow, WindowSource, window_dataset
-    from ray_rec.training.worker import WorkerSetup, train_loop
+    from ray_rec.training.worker import train_loop
 
-    training = config.training
-    source = WindowSource(planner, owner, config.log)
+    config, training = setup.config, setup.config.training
+    source = WindowSource(setup.owner, config.log)
     windows = window_dataset(source, training.num_workers, training.cpus_per_read)
     return TorchTrainer(
         train_loop,
-        train_loop_config={"setup": WorkerSetup(config, planner, owner)},
+        train_loop_config={"setup": setup},
         scaling_config=ScalingConfig(
             num_workers=training.num_workers,
             use_gpu=training.use_gpu,
@@ -153,7 +174,6 @@ def _trainer(config: RunConfig, planner: Any, owner: Any) -> Any:
             name="stream",
             storage_path=_storage(f"{config.state_dir}/train"),
             failure_config=FailureConfig(max_failures=training.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=training.keep_checkpoints),
         ),
     )
 

@@ -1,13 +1,12 @@
-"""The loop every Train worker runs: take the next window, test on it, learn it, keep and publish.
+"""The loop every Train worker runs: take the next window, test on it, learn it, publish and keep.
 
 A window's number is all that workers have to agree on: plans are told alike to everyone, and
-only rank 0 keeps checkpoints and publishes.
+only rank 0 publishes and keeps checkpoints.
 """
 
-import tempfile
+import logging
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -16,35 +15,41 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
-import torch.distributed as dist
 
 from ray_rec.config import RunConfig
+from ray_rec.errors import StateError
 from ray_rec.features.examples import EXAMPLES_SCHEMA
 from ray_rec.log.window import Window
 from ray_rec.model.encoder import TextEncoder
 from ray_rec.model.text import TextStore
-from ray_rec.training.checkpoint import TrainerCheckpoint
+from ray_rec.training.checkpoint import Checkpoints, TrainerCheckpoint
+from ray_rec.training.divergence import Diverged, milder
 from ray_rec.training.gate import Gate
+from ray_rec.training.keeper import Keeper
 from ray_rec.training.learner import Learner
 from ray_rec.training.owner import WindowSide
 from ray_rec.training.publisher import Candidate, Publisher
+from ray_rec.training.workers import Workers
 
 _CANONICAL: list[tuple[str, Literal["ascending", "descending"]]] = [
     (key, "ascending") for key in ("step", "topic_code", "partition", "offset")
 ]
 """Blocks arrive in any order; sums over rows are taken in this one."""
 
-
-State = dict[str, pa.Table]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """What the driver gives each worker; `planner` and `owner` are actor handles."""
+    """What the driver gives each worker; `planner` and `owner` are actor handles.
+
+    `checkpoint`: the one to continue from; None takes the newest.
+    """
 
     config: RunConfig
     planner: Any
     owner: Any
+    checkpoint: int | None = None
 
 
 def train_loop(setup: dict[str, Any]) -> None:
@@ -69,87 +74,134 @@ class WindowLoop:
     """One worker's life: from the last checkpoint, window after window, to the last checkpoint."""
 
     def __init__(self, setup: WorkerSetup) -> None:
-        self._setup, config = setup, setup.config
-        torch.set_num_threads(config.training.torch_threads)
-        self._rank = ray.train.get_context().get_world_rank()
-        self._world = ray.train.get_context().get_world_size()
+        self._setup, self._config = setup, setup.config
+        torch.set_num_threads(self._config.training.torch_threads)
+        self._workers = Workers()
         self._shard = ray.train.get_dataset_shard("windows")
-        self._learner = Learner(config.model, config.learner, ray.train.torch.get_device())
-        self._encoder = TextEncoder(config.encoder)
-        self._texts = TextStore(f"{config.state_dir}/texts", self._encoder.digest)
-        self._rows: list[str] = []
-        self._number = 0
-        self._learned = False
-        self._gate = Gate(config.training.gate_queries, config.training.gate_margin)
-        self._publisher: Publisher | None = None
+        self._encoder = TextEncoder(self._config.encoder)
+        self._texts = TextStore(f"{self._config.state_dir}/texts", self._encoder.digest)
+        self._checkpoints = Checkpoints.of(self._config)
         self._side: WindowSide | None = None
-        self._kept_at = -float("inf")
+        self._publisher: Publisher | None = None
+        self._keeper: Keeper | None = None
+        if self._workers.rank == 0:
+            self._publisher = Publisher(self._config, self._encoder.digest)
+            self._keeper = Keeper(self._config, setup.owner.commit.remote)
+        self._restore(setup.checkpoint)
 
     def run(self) -> None:
         """Learn every window the planner tells; what was learned is kept before it returns."""
-        self._restore()
         first = self._number
-        while True:
-            window: Window | None = ray.get(self._setup.planner.plan.remote(self._number))
-            if window is None:
-                break
-            metrics = self._learn(window)
-            self._report(metrics, self._checkpoint() if self._due() else None)
+        while (window := self._next()) is not None:
+            try:
+                metrics = self._learn(window)
+            except Diverged as error:
+                self._retreat(window, error)
+                continue
+            ray.train.report(metrics)
         if self._number > first and self._learned:
-            self._publish({})
-            self._report({}, self._checkpoint())
+            self._keep()
+        if self._keeper is not None:
+            self._keeper.flush()
 
-    def _restore(self) -> None:
-        checkpoint = ray.train.get_checkpoint()
-        state: State | None = None
-        if checkpoint is not None:
-            with checkpoint.as_directory() as folder:
-                kept = TrainerCheckpoint.read(Path(folder))
+    def _restore(self, at_most: int | None = None) -> None:
+        """Begin as the newest usable checkpoint says, on all workers alike; or as nothing known."""
+        kept, before = None, None if at_most is None else at_most + 1
+        if self._workers.rank == 0:
+            kept = self._checkpoints.newest(before)
+            while kept is not None and not ray.get(self._setup.owner.resume.remote(kept.number)):
+                _log.error("checkpoint %d has no snapshot of the state", kept.number)
+                kept = self._checkpoints.newest(kept.number)
+            if kept is None:
+                ray.get(self._setup.owner.resume.remote(0))
+        number = self._workers.same(kept.number if kept is not None else 0)
+        if self._workers.rank > 0 and number > 0:
+            kept = self._checkpoints.read(number)
+        config, device = self._config, ray.train.torch.get_device()
+        self._learner = Learner(config.model, config.learner, device)
+        self._gate = Gate(config.training.gate_queries, config.training.gate_margin)
+        self._number, self._learned = number, kept is not None
+        self._rows: list[str] = []
+        if kept is not None:
             self._learner.load(kept.learner)
-            self._rows, self._number, state = kept.rows, kept.number, kept.state
-            self._learned = True
             self._gate.rows = kept.held_out
-        if self._rank == 0:
-            ray.get(self._setup.owner.resume.remote(self._number, state))
-            self._publisher = Publisher(self._setup.config, self._encoder.digest)
-        if self._world > 1:
-            dist.barrier()
+            self._rows = list(kept.rows)
+
+    def _next(self) -> Window | None:
+        """Ask for the next plan; the owner is told which one the read tasks are for."""
+        window: Window | None = ray.get(self._setup.planner.plan.remote(self._number))
+        if window is not None and self._workers.rank == 0:
+            ray.get(self._setup.owner.expect.remote(window))
+        return window
+
+    def _retreat(self, window: Window, error: Diverged) -> None:
+        """Go back to the last checkpoint, with a milder plan for the window that diverged."""
+        amended = milder(window, self._config.learner.retry_scale)
+        what = "set aside" if amended.set_aside else f"tried at {amended.rate_scale:g} of its rate"
+        _log.error("%s; window %d is %s", error, window.number, what)
+        if self._keeper is not None:
+            self._keeper.flush()
+            ray.get(self._setup.planner.amend.remote(amended))
+        self._workers.wait()
+        self._restore()
 
     def _learn(self, window: Window) -> dict[str, Any]:
         timer = _Timer()
-        tables = list(self._shard.iter_batches(batch_size=None, batch_format="pyarrow"))
-        share = pa.concat_tables([EXAMPLES_SCHEMA.empty_table(), *tables]).sort_by(_CANONICAL)
-        side: WindowSide = ray.get(self._setup.owner.side.remote(window.number))
-        self._side = side
+        share, side = self._read(window)
         timer.lap("read")
         self._observe(side.window.items)
         timer.lap("embed")
         tested = self._learner.test(side.window, share)
         timer.lap("test")
-        learned = self._learner.learn(side.window, share, side.num_steps)
+        metrics: dict[str, Any] = {**tested.summary(), **side.metrics}
+        if window.set_aside:
+            metrics["set_aside"] = side.num_rows
+        else:
+            steps, rate = side.num_steps, window.rate_scale
+            metrics |= self._learner.learn(side.window, share, steps, rate).summary()
+            self._learned = self._learned or side.num_steps > 0
         timer.lap("learn")
         self._gate.add(side.held_out)
         self._number = window.number + 1
-        metrics = {**tested.summary(), **learned.summary(), **side.window.counts}
-        self._learned = self._learned or side.num_steps > 0
-        if self._publisher is not None and self._learned and self._publisher.due():
+        if window.publish != "none" and self._learned:
             metrics |= self._publish(metrics)
         timer.lap("publish")
+        if self._keeper is not None and self._learned and self._keeper.due():
+            self._keep()
+        timer.lap("checkpoint")
         metrics |= {"window": window.number, "records": window.num_records, **timer.laps}
-        if self._rank == 0:
+        if self._workers.rank == 0:
             self._setup.planner.record.remote(metrics)
         return metrics
+
+    def _read(self, window: Window) -> tuple[pa.Table, WindowSide]:
+        """Return this worker's rows of the window in canonical order, and what all share.
+
+        Raises:
+            StateError: the workers together did not get every row.
+        """
+        tables = list(self._shard.iter_batches(batch_size=None, batch_format="pyarrow"))
+        share = pa.concat_tables([EXAMPLES_SCHEMA.empty_table(), *tables]).sort_by(_CANONICAL)
+        side: WindowSide = ray.get(self._setup.owner.side.remote(window.number))
+        received = int(self._workers.add(torch.tensor(share.num_rows)))
+        if received != side.num_rows:
+            raise StateError(
+                f"window {window.number} has {side.num_rows} rows, the workers got {received}; "
+                "they go back to the last checkpoint"
+            )
+        self._side = side
+        return share, side
 
     def _observe(self, items: pa.Table) -> None:
         """Bring new and changed items into the tables; rank 0 encodes, others find it stored."""
         if not items.num_rows:
             return
-        if self._rank > 0:
-            dist.barrier()
+        if self._workers.rank > 0:
+            self._workers.wait()
         texts = [str(text) for text in items["text"].to_pylist()]
         self._learner.observe(items, self._texts.vectors(texts, self._encoder.encode))
-        if self._rank == 0 and self._world > 1:
-            dist.barrier()
+        if self._workers.rank == 0:
+            self._workers.wait()
         new = items.filter(pc.field("row") >= len(self._rows)).sort_by("row")
         self._rows.extend(str(item_id) for item_id in new["item_id"].to_pylist())
 
@@ -165,31 +217,22 @@ class WindowLoop:
         )
         return self._publisher.publish(self._learner, candidate, self._gate)
 
-    def _due(self) -> bool:
-        waited = time.monotonic() - self._kept_at
-        return self._learned and waited >= self._setup.config.training.checkpoint_interval_s
+    def _keep(self) -> None:
+        """Begin to keep what stands before the next window, unless the owner is already further.
 
-    def _checkpoint(self) -> ray.train.Checkpoint | None:
-        """Write what stands before the next window; None on other ranks, and while catching up.
-
-        After a failure the owner of the state may be ahead of the workers; until they have
-        reached it there is no state to keep beside their weights.
+        After a failure it may be ahead of the workers; until they have reached it there is no
+        state to keep beside their weights.
         """
-        if self._publisher is None or self._side is None:
-            return None
-        state: State | None = ray.get(self._setup.owner.snapshot.remote(self._number))
-        if state is None:
-            return None
-        folder = Path(tempfile.mkdtemp(prefix="ray_rec-checkpoint-"))
-        TrainerCheckpoint(
-            self._number, self._learner.state(), self._rows, self._gate.rows, state
-        ).write(folder)
-        self._publisher.publish_snapshot(self._number, state, self._side.offsets)
-        self._kept_at = time.monotonic()
-        return ray.train.Checkpoint.from_directory(folder)
-
-    def _report(self, metrics: dict[str, Any], checkpoint: ray.train.Checkpoint | None) -> None:
-        """Tell Ray Train; when it returns, the checkpoint is in the run's storage."""
-        ray.train.report(metrics, checkpoint=checkpoint, delete_local_checkpoint_after_upload=True)
-        if checkpoint is not None:
-            self._setup.owner.commit.remote(self._number)
+        if self._keeper is None or self._side is None:
+            return
+        self._keeper.flush()
+        state = ray.get(self._setup.owner.snapshot.remote(self._number))
+        if state is not None:
+            checkpoint = TrainerCheckpoint(
+                number=self._number,
+                learner=self._learner.state(),
+                rows=tuple(self._rows),
+                held_out=self._gate.rows,
+                published=None,
+            )
+            self._keeper.keep(checkpoint, state, self._side.offsets)

@@ -21,6 +21,18 @@ class Workers:
         self.rank = dist.get_rank() if joined else 0
         self.count = dist.get_world_size() if joined else 1
 
+    def wait(self) -> None:
+        """Return when all workers have come here."""
+        if self.count > 1:
+            dist.barrier()
+
+    def same(self, value: int) -> int:
+        """Return the value of rank 0."""
+        tensor = torch.tensor(value)
+        if self.count > 1:
+            dist.broadcast(tensor, src=0)
+        return int(tensor)
+
     def add(self, tensor: Tensor) -> Tensor:
         """Return the sum over workers."""
         if self.count > 1:

@@ -1,0 +1,83 @@
+"""Checkpoints: whole or not there, the newest few, and any of them a place to go on from."""
+
+import logging
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+
+from ray_rec.errors import StateError
+from ray_rec.training.checkpoint import Checkpoints, TrainerCheckpoint
+from tests.model import toy
+
+
+def made(number: int, held_out: pa.Table | None = None) -> TrainerCheckpoint:
+    weights = {"model.w": torch.full((3,), float(number)), "steps": torch.tensor(number)}
+    return TrainerCheckpoint(number, weights, ["a", "b"], held_out, published=number - 1)
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    return Checkpoints(f"{tmp_path}/checkpoints", keep=2)
+
+
+def test_what_is_read_is_what_was_written(checkpoints: Checkpoints) -> None:
+    rows = toy.table(toy.ring_rows(3, 0))
+    checkpoints.write(made(7, rows))
+    read = checkpoints.read(7)
+    assert read.number == 7
+    assert read.published == 6
+    assert read.rows == ["a", "b"]
+    assert read.held_out == rows
+    assert read.learner["model.w"].tolist() == [7.0, 7.0, 7.0]
+    assert int(read.learner["steps"]) == 7
+
+
+def test_the_newest_are_kept_and_each_can_be_read(checkpoints: Checkpoints) -> None:
+    for number in (3, 9, 12):
+        checkpoints.write(made(number))
+    assert checkpoints.numbers() == [9, 12]
+    assert checkpoints.read(9).number == 9
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert newest.number == 12
+    older = checkpoints.newest(before=12)
+    assert older is not None
+    assert older.number == 9
+    assert checkpoints.newest(before=9) is None
+
+
+def test_one_that_is_there_is_never_rewritten(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    checkpoints.write(made(3))
+    files = {p: p.read_bytes() for p in sorted((tmp_path / "checkpoints").rglob("*.*"))}
+    checkpoints.write(made(3))
+    assert {p: p.read_bytes() for p in files} == files
+
+
+@pytest.mark.parametrize("name", ["learner.safetensors", "rows.arrow"])
+def test_a_damaged_one_is_passed_over_with_a_word(
+    name: str, checkpoints: Checkpoints, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in (3, 9):
+        checkpoints.write(made(number))
+    file = tmp_path / "checkpoints" / f"{9:012d}" / name
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(StateError, match=f"{name}.*remove"):
+        checkpoints.read(9)
+    with caplog.at_level(logging.ERROR):
+        newest = checkpoints.newest()
+    assert newest is not None
+    assert newest.number == 3
+    assert "trying an older checkpoint" in caplog.text
+
+
+def test_one_without_its_manifest_is_not_there(checkpoints: Checkpoints, tmp_path: Path) -> None:
+    checkpoints.write(made(3))
+    (tmp_path / "checkpoints" / f"{3:012d}" / "manifest.json").unlink()
+    assert checkpoints.numbers() == []
+    assert checkpoints.newest() is None
+    with pytest.raises(StateError, match="no whole checkpoint 3"):
+        checkpoints.read(3)
+    checkpoints.write(made(3))
+    assert checkpoints.numbers() == [3]
