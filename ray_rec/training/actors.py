@@ -39,6 +39,10 @@ class PlannerActor:
                 return window
             await asyncio.sleep(self._poll_s)
 
+    async def ahead(self, number: int) -> Window | None:
+        """Return window `number` at once, if it was decided or a backlog waits; else None."""
+        return self._planner.ahead(number, decide=not self._stopped)
+
     async def amend(self, window: Window) -> None:
         """Let a plan be told as `window` from now on, to every worker and read task."""
         self._planner.amend(window)

@@ -53,6 +53,16 @@ class Planner:
         """Return window `number` as decided before, else made of what is new, if any."""
         return self._decided(number) or self._keep(self._make(number))
 
+    def ahead(self, number: int, decide: bool = True) -> Window | None:
+        """Return window `number` if it was decided, or if so much waits that it is full.
+
+        So a backlog can be read ahead, and what is just coming in is not cut too early.
+        """
+        window = self._decided(number)
+        if window is None and decide and self._is_behind(number):
+            window = self._keep(self._make(number))
+        return window
+
     def close(self, number: int) -> Window | None:
         """Return window `number` as decided before, else an empty one if a full version is owed.
 
@@ -104,6 +114,18 @@ class Planner:
         window = Window(number=number, ranges=whole, idle=self._idle(whole))
         publish = "full" if self._reaches_end(window) else self._cadence.next()
         return replace(window, publish=publish)
+
+    def _is_behind(self, number: int) -> bool:
+        if self._backlog is not None:
+            return True
+        ends = self._end or {topic: self._log.latest(topic) for topic in LEARNED_TOPICS}
+        starts = self._starts(number)
+        waiting = sum(
+            end - starts[topic].get(partition, 0)
+            for topic, parts in ends.items()
+            for partition, end in parts.items()
+        )
+        return waiting >= self._config.window_records
 
     def _empty(self, before: Window, publish: Publish) -> Window:
         """Return a window without records: it makes a version of those before it."""

@@ -7,7 +7,7 @@ only rank 0 publishes and keeps checkpoints.
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,8 +17,6 @@ import ray.train.torch
 import torch
 
 from ray_rec.config import RunConfig
-from ray_rec.errors import StateError
-from ray_rec.features.examples import EXAMPLES_SCHEMA
 from ray_rec.log.window import Window
 from ray_rec.model.encoder import TextEncoder
 from ray_rec.model.text import TextStore
@@ -29,12 +27,8 @@ from ray_rec.training.keeper import Keeper
 from ray_rec.training.learner import Learner
 from ray_rec.training.owner import WindowSide
 from ray_rec.training.publisher import Candidate, Publisher
+from ray_rec.training.reader import WindowReader
 from ray_rec.training.workers import Workers
-
-_CANONICAL: list[tuple[str, Literal["ascending", "descending"]]] = [
-    (key, "ascending") for key in ("step", "topic_code", "partition", "offset")
-]
-"""Blocks arrive in any order; sums over rows are taken in this one."""
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +71,8 @@ class WindowLoop:
         self._setup, self._config = setup, setup.config
         torch.set_num_threads(self._config.training.torch_threads)
         self._workers = Workers()
-        self._shard = ray.train.get_dataset_shard("windows")
+        shard = ray.train.get_dataset_shard("windows")
+        self._reader = WindowReader(shard, setup.planner, setup.owner, self._workers)
         self._encoder = TextEncoder(self._config.encoder)
         self._texts = TextStore(f"{self._config.state_dir}/texts", self._encoder.digest)
         self._checkpoints = Checkpoints.of(self._config)
@@ -92,7 +87,7 @@ class WindowLoop:
     def run(self) -> None:
         """Learn every window the planner tells; what was learned is kept before it returns."""
         first = self._number
-        while (window := self._next()) is not None:
+        while (window := self._reader.next(self._number)) is not None:
             try:
                 metrics = self._learn(window)
             except Diverged as error:
@@ -127,18 +122,12 @@ class WindowLoop:
             self._gate.rows = kept.held_out
             self._rows = list(kept.rows)
 
-    def _next(self) -> Window | None:
-        """Ask for the next plan; the owner is told which one the read tasks are for."""
-        window: Window | None = ray.get(self._setup.planner.plan.remote(self._number))
-        if window is not None and self._workers.rank == 0:
-            ray.get(self._setup.owner.expect.remote(window))
-        return window
-
     def _retreat(self, window: Window, error: Diverged) -> None:
         """Go back to the last checkpoint, with a milder plan for the window that diverged."""
         amended = milder(window, self._config.learner.retry_scale)
         what = "set aside" if amended.set_aside else f"tried at {amended.rate_scale:g} of its rate"
         _log.error("%s; window %d is %s", error, window.number, what)
+        self._reader.drop()
         if self._keeper is not None:
             self._keeper.flush()
             ray.get(self._setup.planner.amend.remote(amended))
@@ -147,7 +136,10 @@ class WindowLoop:
 
     def _learn(self, window: Window) -> dict[str, Any]:
         timer = _Timer()
-        share, side = self._read(window)
+        share, side = self._reader.read(window)
+        self._side = side
+        keep = self._keeper is not None and self._keeper.due()
+        self._reader.read_ahead(window.number + 1, unless=keep)
         timer.lap("read")
         self._observe(side.window.items)
         timer.lap("embed")
@@ -166,31 +158,13 @@ class WindowLoop:
         if window.publish != "none" and self._learned:
             metrics |= self._publish(metrics)
         timer.lap("publish")
-        if self._keeper is not None and self._learned and self._keeper.due():
+        if keep and self._learned:
             self._keep()
         timer.lap("checkpoint")
         metrics |= {"window": window.number, "records": window.num_records, **timer.laps}
         if self._workers.rank == 0:
             self._setup.planner.record.remote(metrics)
         return metrics
-
-    def _read(self, window: Window) -> tuple[pa.Table, WindowSide]:
-        """Return this worker's rows of the window in canonical order, and what all share.
-
-        Raises:
-            StateError: the workers together did not get every row.
-        """
-        tables = list(self._shard.iter_batches(batch_size=None, batch_format="pyarrow"))
-        share = pa.concat_tables([EXAMPLES_SCHEMA.empty_table(), *tables]).sort_by(_CANONICAL)
-        side: WindowSide = ray.get(self._setup.owner.side.remote(window.number))
-        received = int(self._workers.add(torch.tensor(share.num_rows)))
-        if received != side.num_rows:
-            raise StateError(
-                f"window {window.number} has {side.num_rows} rows, the workers got {received}; "
-                "they go back to the last checkpoint"
-            )
-        self._side = side
-        return share, side
 
     def _observe(self, items: pa.Table) -> None:
         """Bring new and changed items into the tables; rank 0 encodes, others find it stored."""

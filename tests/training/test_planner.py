@@ -227,3 +227,30 @@ def test_plans_are_listed_and_pruned_by_whole_folders(tmp_path: Path) -> None:
     assert plans.get(999) is None
     plans.prune(2000)
     assert list(plans.numbers()) == [2000, 10_000]
+
+
+def test_a_backlog_is_told_ahead_and_what_just_comes_in_is_not(
+    log: EventLog, tmp_path: Path
+) -> None:
+    fill(log, EVENTS, 120)
+    plans = planner(log, tmp_path)
+    first = plans.decide(0)
+    second = plans.ahead(1)
+    assert first is not None
+    assert second is not None
+    assert plans.ahead(1) == plans.decide(1) == second
+    while plans.ahead(second.number + 1) is not None:
+        second = plans.ahead(second.number + 1) or second
+    assert second.ends()[EVENTS] == log.latest(EVENTS)
+    fill(log, EVENTS, 10, first_ts=9_000)
+    assert plans.ahead(second.number + 1) is None
+    assert plans.decide(second.number + 1) is not None
+
+
+def test_a_stopped_planner_tells_ahead_only_what_was_decided(log: EventLog, tmp_path: Path) -> None:
+    fill(log, EVENTS, 120)
+    plans = planner(log, tmp_path)
+    plans.decide(0)
+    assert plans.ahead(1, decide=False) is None
+    assert plans.decide(1) is not None
+    assert plans.ahead(1, decide=False) is not None
