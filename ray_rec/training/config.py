@@ -11,6 +11,8 @@ _NOT_NEGATIVE = (
     "checkpoint_interval_s",
     "publish_interval_s",
     "max_failures",
+    "replay_windows",
+    "replay_horizon",
     "replay_ratio",
 )
 
@@ -75,6 +77,10 @@ class TrainingConfig:
                 raise ConfigError(f"training.{key} is {getattr(self, key)}; it must be 0 or more")
 
 
+_LEAST_TESTED = 16
+"""Rows of a small window that are tested whatever `test_share` says."""
+
+
 @dataclass(frozen=True)
 class LearnerConfig:
     """Rates and step size of learning.
@@ -90,7 +96,9 @@ class LearnerConfig:
     warmup_steps: int = 50
     rows_per_step: int = 64
     test_rows: int = 128
-    """Example rows that are predicted before a window is learned, chosen by their hash."""
+    """About so many rows at most are predicted before a window is learned, chosen by their hash."""
+    test_share: float = 0.05
+    """And of a large window no larger share, as ranking the whole catalogue is dear."""
     dtype: Literal["float32", "float64"] = "float32"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of a step's forward pass; auto takes bfloat16 where a GPU has it."""
@@ -107,6 +115,8 @@ class LearnerConfig:
         for key in ("lr", "id_lr", "clip", "explode_factor"):
             if not getattr(self, key) > 0:
                 raise ConfigError(f"learner.{key} is {getattr(self, key)}; it must be above 0")
+        if not 0 < self.test_share <= 1:
+            raise ConfigError(f"learner.test_share is {self.test_share}; it must be within 0..1")
         if not 0 < self.retry_scale < 1:
             raise ConfigError(f"learner.retry_scale is {self.retry_scale}; it must be within 0..1")
         if self.precision == "bfloat16" and self.dtype == "float64":
@@ -117,3 +127,12 @@ class LearnerConfig:
         for key in ("rows_per_step", "test_rows"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"learner.{key} is {getattr(self, key)}; it must be at least 1")
+
+    def tested_share(self, num_rows: int) -> float:
+        """Return the share of a window's rows that is tested.
+
+        >>> [LearnerConfig().tested_share(rows) for rows in (10, 640, 1_000, 12_800)]
+        [1.0, 0.05, 0.05, 0.01]
+        """
+        wanted = min(self.test_rows, max(_LEAST_TESTED, self.test_share * num_rows))
+        return min(1.0, wanted / max(1, num_rows))

@@ -110,11 +110,14 @@ class Learner:
         width = min(self._model_config.dim, white.shape[1])
         self._items.id[new, :width] = white[:, :width] * ID_SCALE
 
-    def test(self, window: WindowExamples, examples: pa.Table) -> Metrics:
-        """Predict a sample of this worker's examples before they are learned; sums over workers."""
+    def test(self, window: WindowExamples, examples: pa.Table, share: float = 1.0) -> Metrics:
+        """Predict about `share` of this worker's rows before they are learned; sums over workers.
+
+        Which ones, their hash decides: the same whatever the number of workers.
+        """
         if not len(self._items):
             return Metrics()
-        batch = collate(sample(examples, self._config.test_rows), self._model_config.num_outcomes)
+        batch = collate(sample(examples, share), self._model_config.num_outcomes)
         servable = Servable.from_tensors(self._version(), self._model_config)
         return self._workers.add_metrics(measure(servable, batch, window.popularity))
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from ray_rec.features.arrays import arrow
 from ray_rec.features.examples import Batch, collate, row_keys
 from ray_rec.model.recommender import Step
 from ray_rec.model.view import Queries
@@ -26,12 +27,11 @@ def shares(examples: pa.Table, num_steps: int, num_outcomes: int) -> list[Batch 
     ]
 
 
-def sample(examples: pa.Table, num_rows: int) -> pa.Table:
-    """Return at most `num_rows` rows, chosen by their hash."""
-    if examples.num_rows <= num_rows:
+def sample(examples: pa.Table, share: float) -> pa.Table:
+    """Return about `share` of the rows: those of small hash, the same on any worker."""
+    if share >= 1:
         return examples
-    chosen = np.argsort(row_keys(examples), kind="stable")[:num_rows]
-    return examples.take(np.sort(chosen))
+    return examples.filter(arrow(row_keys(examples) < np.uint64(share * 2**64)))
 
 
 def make_step(

@@ -143,7 +143,8 @@ class WindowLoop:
         timer.lap("read")
         self._observe(side.window.items)
         timer.lap("embed")
-        tested = self._learner.test(side.window, share)
+        tested_share = self._config.learner.tested_share(side.num_rows)
+        tested = self._learner.test(side.window, share, tested_share)
         timer.lap("test")
         metrics: dict[str, Any] = {**tested.summary(), **side.metrics}
         if window.set_aside:

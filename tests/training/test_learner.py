@@ -14,6 +14,7 @@ from ray_rec.model.config import ModelConfig
 from ray_rec.training.config import LearnerConfig
 from ray_rec.training.learner import Learner
 from ray_rec.training.metrics import Metrics
+from ray_rec.training.steps import sample
 from tests.model import toy
 
 Rows = Sequence[dict[str, Any]]
@@ -239,3 +240,12 @@ def test_nothing_is_changed_by_the_step_that_fails() -> None:
     with pytest.raises(ModelError):
         learner.learn(window, toy.table(rows), 3)
     assert _equal(learner.state(), before)
+
+
+def test_about_the_share_asked_for_is_tested_and_the_same_rows_on_any_worker() -> None:
+    rows = toy.table([dict(row, offset=at) for at, row in enumerate(toy.ring_rows(2_000, 1))])
+    tested = sample(rows, 0.1)["offset"].to_pylist()
+    assert 150 < len(tested) < 250
+    parts = [sample(rows.slice(at, 500), 0.1) for at in range(0, 2_000, 500)]
+    assert pa.concat_tables(parts)["offset"].to_pylist() == tested
+    assert sample(rows, 1.0).num_rows == 2_000
