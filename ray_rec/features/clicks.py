@@ -6,6 +6,7 @@ import pyarrow as pa
 from ray_rec.features.arrays import (
     AnyArray,
     Bool,
+    Float32,
     Int32,
     Int64,
     column,
@@ -25,11 +26,15 @@ from ray_rec.features.records import ExposureRows
 def open_exposures(
     rows: ExposureRows,
     shown: dict[str, AnyArray],
+    popularity: Float32,
     context: tuple[Int64, Int64],
     sequences: Sequences,
     held_out: Bool,
 ) -> pa.Table:
-    """Return exposures as OPEN_SCHEMA; `context` is (first place, length) in the sequences."""
+    """Return exposures as OPEN_SCHEMA, the items with their `popularity` [N, H].
+
+    `context` is (first place, length) in the sequences.
+    """
     offsets = starts_of(rows.num_items)
     columns = {
         "request": rows.key,
@@ -41,6 +46,9 @@ def open_exposures(
         "held_out": held_out,
         **sequences.slices(*context),
         **{f"shown_{name}": list_array(values, offsets) for name, values in shown.items()},
+        "shown_popularity": list_array(
+            popularity[shown["item"]].ravel(), offsets * popularity.shape[1]
+        ),
     }
     return table_of(columns, OPEN_SCHEMA)
 
@@ -72,7 +80,8 @@ def click_examples(closed: pa.Table) -> pa.Table:
     one_each = np.arange(rows + 1)
     items = lists(closed, "shown_item")[1]
     taken = ("partition", "offset", "held_out", "token_item", "token_type", "token_ts")
-    shown = ("shown_item", "shown_position", "shown_labels", "shown_propensity")
+    shown = [name for name in EXAMPLES_SCHEMA.names if name.startswith("shown_")]
+    shown.remove("shown_query")
     columns = {
         "step": pa.nulls(rows, pa.int32()),
         "topic_code": np.full(rows, EXPOSURES_CODE, np.int8),

@@ -45,6 +45,7 @@ _EXAMPLES: list[tuple[str, Any]] = [
     ("shown_position", pa.list_(pa.int32())),
     ("shown_labels", pa.list_(pa.int32())),  # bit o: outcome_types[o] happened
     ("shown_propensity", pa.list_(pa.float32())),  # NaN: not logged
+    ("shown_popularity", pa.list_(pa.float32())),  # S · H, when it was shown
 ]
 
 EXAMPLES_SCHEMA = pa.schema(_EXAMPLES)
@@ -63,7 +64,10 @@ WINDOW_ITEMS_SCHEMA = pa.schema(_WINDOW_ITEMS)
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows as dense arrays: B rows, L tokens at most, Q queries, T targets, S shown items."""
+    """Rows as dense arrays: B rows, L tokens at most, Q queries, T targets, S shown items.
+
+    H are the half-lives of popularity, O the outcome types.
+    """
 
     item: Int64  # [B, L] catalogue row, -1 where padded
     type: Int64  # [B, L] event type code, 0 where padded
@@ -80,6 +84,7 @@ class Batch:
     shown_position: Int64  # [S] from 1
     shown_labels: Float32  # [S, O] 0 or 1
     shown_propensity: Float32  # [S], NaN where not logged
+    shown_popularity: Float32  # [S, H] as it was when the exposure arrived
     key: UInt64  # [B] seed of everything random about the row
 
 
@@ -121,6 +126,8 @@ def collate(table: pa.Table, num_outcomes: int) -> Batch:
     item, length = lists(table, "token_item")
     bits = lists(table, "shown_labels")[0]
     labels = (bits[:, None] >> np.arange(num_outcomes)) & 1
+    popularity = lists(table, "shown_popularity")[0].astype(np.float32)
+    horizons = len(popularity) // max(1, len(bits))
     return Batch(
         item=_padded(item, length, -1),
         type=_padded(lists(table, "token_type")[0], length, 0),
@@ -137,6 +144,7 @@ def collate(table: pa.Table, num_outcomes: int) -> Batch:
         shown_position=_flat(table, "shown_position"),
         shown_labels=labels.astype(np.float32),
         shown_propensity=lists(table, "shown_propensity")[0].astype(np.float32),
+        shown_popularity=popularity.reshape(len(bits), horizons),
         key=row_keys(table),
     )
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from ray_rec.errors import StateError
 from ray_rec.events.schema import CONTROLS, EVENTS, EXPOSURES, ITEMS
+from ray_rec.features.arrays import Float32
 from ray_rec.features.behaviour import Absorbed, Behaviour
 from ray_rec.features.catalogue import Catalogue
 from ray_rec.features.clicks import click_examples, contexts, open_exposures
@@ -94,7 +95,7 @@ class FeatureState:
         wishes = topic_table(tables, CONTROLS)
         absorbed = self.behaviour.absorb(records, wishes, watermark_ms)
         counts = {**absorbed.counts, "controls": wishes.num_rows}
-        counts |= self._open(records, absorbed, watermark_ms)
+        counts |= self._open(records, absorbed, popularity, watermark_ms)
         closed = self.join.close(self._advance(window, records))
         rows = self._examples(absorbed, closed) if examples else EXAMPLES_SCHEMA.empty_table()
         counts["closed"] = closed.num_rows
@@ -135,7 +136,9 @@ class FeatureState:
                         f"offsets below {reached} were applied already: plan it from there"
                     )
 
-    def _open(self, records: Records, absorbed: Absorbed, watermark_ms: int) -> dict[str, int]:
+    def _open(
+        self, records: Records, absorbed: Absorbed, popularity: Float32, watermark_ms: int
+    ) -> dict[str, int]:
         """Give new exposures and outcomes to the join; return what became of them."""
         rows, live = records.exposures, absorbed.live
         first = self._seen_exposures.is_new(rows.key, rows.ts, watermark_ms)
@@ -144,7 +147,9 @@ class FeatureState:
             rows, absorbed.exposure_user, absorbed.sequences, controls, config.history_length
         )
         held_out = is_held_out(rows.user, config.held_out_share)
-        made = open_exposures(rows, records.shown, context, absorbed.sequences, held_out)
+        made = open_exposures(
+            rows, records.shown, popularity, context, absorbed.sequences, held_out
+        )
         live = live.take(self._outcome_bits[live.type] > 0)
         outcomes = outcomes_table(live, self._outcome_bits[live.type])
         self.join.add(made.filter(pa.array(first & (rows.num_items > 0))), outcomes)

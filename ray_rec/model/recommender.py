@@ -29,6 +29,7 @@ class Step:
     shown_query: Tensor  # int64 [S]
     shown: Tensor  # int64 [S]
     shown_position: Tensor  # int64 [S]
+    shown_popularity: Tensor  # [S, H] log counts when it was shown
     shown_labels: Tensor  # [S, O]
     negative: Tensor  # int64 [C], distinct
     log_chance: Tensor  # [C] of being drawn; all zero when the negatives are the whole catalogue
@@ -46,6 +47,15 @@ class View:
     own: Pairs
     text_last: Tensor  # [Q, text_dim]
     text_mean: Tensor  # [Q, text_dim]
+
+
+@dataclass(frozen=True)
+class ShownItems:
+    """Items shown to queries: the popularity is that of the moment they were shown."""
+
+    query: Tensor  # int64 [S] -> Q
+    item: Tensor  # int64 [S]
+    popularity: Tensor  # [S, H] log counts
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,8 @@ class MultiTaskModel(nn.Module):
         return LossSums(recall, len(step.target), click, len(step.shown))
 
     def _click_loss(self, items: ItemSlice, step: Step, view: View) -> Tensor:
-        logits = self.shown_logits(items, view, step.shown_query, step.shown, step.shown_position)
+        shown = ShownItems(step.shown_query, step.shown, step.shown_popularity)
+        logits = self.shown_logits(items, view, shown, step.shown_position)
         return click_loss(logits, step.shown_labels)
 
     def _recall_loss(self, items: ItemSlice, step: Step, view: View) -> Tensor:
@@ -169,12 +180,13 @@ class MultiTaskModel(nn.Module):
         return torch.addmm(head.popular(items.popularity[negative]), asks, answers.T)
 
     def shown_logits(
-        self, items: ItemSlice, view: View, query: Tensor, item: Tensor, position: Tensor | None
+        self, items: ItemSlice, view: View, shown: ShownItems, position: Tensor | None
     ) -> Tensor:
         """Return the click head's logits of items shown to queries, [S, O]."""
+        query, item = shown.query, shown.item
         text, price = view.text[item], items.price[item]
         numbers = [
-            items.popularity[item],
+            shown.popularity,
             (view.text_last[query] * text).sum(1, keepdim=True),
             (view.text_mean[query] * text).sum(1, keepdim=True),
             view.own.look_up(query, item),
@@ -183,7 +195,7 @@ class MultiTaskModel(nn.Module):
             items.share[item][:, None],
         ]
         asked, of = torch.unique(query, return_inverse=True)
-        shown = ShownFeatures(
+        features = ShownFeatures(
             query=of,
             user=view.user[query],
             item=view.vector[item],
@@ -191,7 +203,7 @@ class MultiTaskModel(nn.Module):
             history=view.vector[view.recent[asked]],
             seen=view.seen[asked],
         )
-        logits: Tensor = self.click(shown, position)
+        logits: Tensor = self.click(features, position)
         return logits
 
 

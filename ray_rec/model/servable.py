@@ -13,7 +13,7 @@ from ray_rec.errors import ModelError
 from ray_rec.features.histories import History
 from ray_rec.model.config import ModelConfig
 from ray_rec.model.items import ItemSlice, own_share
-from ray_rec.model.recommender import MultiTaskModel, View
+from ray_rec.model.recommender import MultiTaskModel, ShownItems, View
 from ray_rec.model.text import Whitening
 from ray_rec.model.view import Queries
 
@@ -128,7 +128,7 @@ class Servable:
     ) -> dict[str, Tensor]:
         """Return the parts of the recall scores, each [Q, N] of its own but popularity, [1, N]."""
         tables, head = self._tables, self._model.recall
-        view, rows, _ = self._view(histories, at_ms, popularity, np.zeros(0, np.int64))
+        view, rows, _ = self._view(histories, at_ms, np.zeros(0, np.int64))
         known = known_popularity(popularity, self.num_items)
         own, item = view.own, rows[view.own.item]
         repeat = torch.zeros(len(histories), self.num_items)
@@ -146,7 +146,8 @@ class Servable:
     ) -> Float32:
         """Return the probability of each outcome of each candidate if shown, float32 [K, O]."""
         query = np.zeros(len(candidates), np.int64)
-        return self.click_batch([history], np.array([at_ms]), popularity, query, candidates)
+        own = known_popularity(popularity, self.num_items)[candidates].numpy()
+        return self.click_batch([history], np.array([at_ms]), own, query, candidates)
 
     @torch.inference_mode()
     def click_batch(
@@ -157,15 +158,19 @@ class Servable:
         query: Int64,
         candidates: Int64,
     ) -> Float32:
-        """Return the probabilities float32 [K, O] of candidate k if shown to person query[k]."""
-        view, rows, items = self._view(histories, at_ms, popularity, candidates)
+        """Return the probabilities float32 [K, O] of candidate k if shown to person query[k].
+
+        Here `popularity` is that of each candidate when it is shown, float32 [K, H].
+        """
+        view, rows, items = self._view(histories, at_ms, candidates)
         item = torch.searchsorted(rows, torch.from_numpy(candidates))
-        logits = self._model.shown_logits(items, view, torch.from_numpy(query), item, None)
+        shown = ShownItems(torch.from_numpy(query), item, torch.from_numpy(popularity))
+        logits = self._model.shown_logits(items, view, shown, None)
         probabilities: Float32 = torch.sigmoid(logits).numpy()
         return probabilities
 
     def _view(
-        self, histories: Sequence[History], at_ms: Int64, popularity: Float32, also: Int64
+        self, histories: Sequence[History], at_ms: Int64, also: Int64
     ) -> tuple[View, Tensor, ItemSlice]:
         """Run the trunk; return what it sees, the rows that its places mean, and their slice."""
         length = np.array([len(h.item) for h in histories])
@@ -184,17 +189,17 @@ class Servable:
             at_ms=torch.from_numpy(np.asarray(at_ms, np.int64)),
         )
         index = torch.from_numpy(rows)
-        items = self._slice(index, popularity)
+        items = self._slice(index)
         return self._model.view(items, queries), index, items
 
-    def _slice(self, rows: Tensor, popularity: Float32) -> ItemSlice:
+    def _slice(self, rows: Tensor) -> ItemSlice:
         tables = self._tables
         return ItemSlice(
             id=tables.vector[rows],
             share=tables.share[rows],
             text=tables.text[tables.text_row[rows]],
             text_of=torch.arange(len(rows)),
-            popularity=known_popularity(popularity, self.num_items)[rows],
+            popularity=tables.vector.new_zeros(len(rows), 0),  # both heads are given theirs
             price=tables.price[rows],
             vector=tables.vector[rows],
         )

@@ -52,7 +52,7 @@ def measure(servable: Servable, batch: Batch, popularity: npt.NDArray[np.float32
 
     Ties count half: rank = 1 + greater + 0.5 · equal. The AUC weighs as many pairs as it compares.
     """
-    return _recall(servable, batch, popularity) + _clicks(servable, batch, popularity)
+    return _recall(servable, batch, popularity) + _clicks(servable, batch)
 
 
 def histories_of(batch: Batch, queries: Int64) -> list[History]:
@@ -97,14 +97,14 @@ def ranked(scores: Tensor, query: Int64, target: Int64) -> Metrics:
     )
 
 
-def _clicks(servable: Servable, batch: Batch, popularity: npt.NDArray[np.float32]) -> Metrics:
+def _clicks(servable: Servable, batch: Batch) -> Metrics:
     asked = np.unique(batch.shown_query)
     if not len(asked):
         return Metrics()
     p = servable.click_batch(
         histories_of(batch, asked),
         batch.query_ts[asked],
-        popularity,
+        batch.shown_popularity,
         np.searchsorted(asked, batch.shown_query),
         batch.shown_item,
     )

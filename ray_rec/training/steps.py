@@ -64,6 +64,7 @@ def make_step(
         shown_query=whole(batch.shown_query),
         shown=local(batch.shown_item),
         shown_position=whole(batch.shown_position),
+        shown_popularity=torch.from_numpy(batch.shown_popularity).to(device, dtype),
         shown_labels=torch.from_numpy(batch.shown_labels).to(device, dtype),
         negative=local(drawn.row),
         log_chance=torch.from_numpy(drawn.log_chance).to(device, dtype),

@@ -45,6 +45,7 @@ TWO_ROWS = table(
         shown_position=[1, 2],
         shown_labels=[0, 0b101],
         shown_propensity=[0.5, float("nan")],
+        shown_popularity=[1.0, 2.0, 3.0, 4.0],
     ),
 )
 
@@ -63,6 +64,7 @@ def test_collate_pads_rows_and_makes_query_numbers_global():
     assert batch.shown_labels.tolist() == [[0, 0, 0], [1, 0, 1]]
     assert batch.shown_propensity[0] == np.float32(0.5)
     assert np.isnan(batch.shown_propensity[1])
+    assert batch.shown_popularity.tolist() == [[1, 2], [3, 4]]  # by item, then horizon
     assert batch.item.dtype == np.int64
     assert batch.shown_labels.dtype == np.float32
     assert batch.key.dtype == np.uint64

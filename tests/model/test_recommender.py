@@ -7,7 +7,7 @@ import torch
 
 from ray_rec.model.config import ModelConfig
 from ray_rec.model.items import ItemSlice, ItemTable, own_share
-from ray_rec.model.recommender import MultiTaskModel, Step
+from ray_rec.model.recommender import MultiTaskModel, ShownItems, Step
 from ray_rec.model.view import Queries
 from tests.model import toy
 
@@ -60,6 +60,7 @@ def _step(queries: Queries, negative: torch.Tensor) -> Step:
         shown_query=torch.tensor([0, 0, 3]),
         shown=torch.tensor([2, 10, 7]),
         shown_position=torch.tensor([1, 2, 1]),
+        shown_popularity=torch.tensor([[0.0, 1, 2], [3, 2, 1], [0, 0, 1]]),
         shown_labels=torch.tensor([[0.0, 0, 1], [0, 0, 0], [1, 1, 1]]),
         negative=negative,
         log_chance=torch.zeros(len(negative)),
@@ -182,6 +183,7 @@ def test_clicks_and_recall_stand_alone(model: MultiTaskModel, items: ItemSlice) 
             shown_query=none,
             shown=none,
             shown_position=none,
+            shown_popularity=step.shown_popularity[:0],
             shown_labels=step.shown_labels[:0],
         ),
     )
@@ -196,9 +198,9 @@ def test_the_place_shown_at_is_learned_beside_the_item(
     model: MultiTaskModel, items: ItemSlice
 ) -> None:
     view = model.view(items, _queries())
-    query, item = torch.tensor([0, 1]), torch.tensor([3, 3])
-    served = model.shown_logits(items, view, query, item, None)
-    placed = model.shown_logits(items, view, query, item, torch.tensor([1, 500]))
+    shown = ShownItems(torch.tensor([0, 1]), torch.tensor([3, 3]), torch.rand(2, 3))
+    served = model.shown_logits(items, view, shown, None)
+    placed = model.shown_logits(items, view, shown, torch.tensor([1, 500]))
     bias = model.click.position.weight[[1, model.click.MAX_POSITION]]
     torch.testing.assert_close(placed - served, bias)
 
@@ -234,3 +236,15 @@ def test_every_weight_of_the_network_learns(kind: str, items: ItemSlice) -> None
     untouched = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert untouched == []
     assert leaf.id.grad is not None
+
+
+def test_clicks_see_the_popularity_of_when_an_item_was_shown(
+    model: MultiTaskModel, items: ItemSlice
+) -> None:
+    step = _step(_queries(), torch.arange(U))
+    before = model.losses(items, step)
+    later = model.losses(replace(items, popularity=items.popularity + 1), step)
+    torch.testing.assert_close(later.click, before.click, atol=0, rtol=0)
+    assert not torch.equal(later.recall, before.recall)
+    other = model.losses(items, replace(step, shown_popularity=step.shown_popularity + 1))
+    assert not torch.equal(other.click, before.click)

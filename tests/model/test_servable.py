@@ -47,7 +47,7 @@ def test_a_batch_answers_as_each_alone(servable: Servable) -> None:
 def test_clicks_of_a_batch_are_those_of_each_alone(servable: Servable) -> None:
     at = np.full(len(PEOPLE), toy.NOW_MS)
     query, shown = np.array([0, 0, 1, 2, 2, 2, 3]), np.array([5, 6, 5, 1, 38, 20, 7])
-    together = servable.click_batch(PEOPLE, at, POPULARITY, query, shown)
+    together = servable.click_batch(PEOPLE, at, POPULARITY[shown], query, shown)
     for who, person in enumerate(PEOPLE):
         mine = query == who
         alone = servable.click(person, toy.NOW_MS, POPULARITY, shown[mine])

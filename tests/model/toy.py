@@ -41,6 +41,9 @@ def popularity(num: int = NUM_ITEMS, seed: int = 3) -> npt.NDArray[np.float32]:
     return np.log1p(counts).astype(np.float32)
 
 
+POPULARITY = popularity()
+
+
 def row(
     tokens: Sequence[int],
     targets: Sequence[int] = (),
@@ -68,6 +71,7 @@ def row(
         "shown_position": [1 + at for at in range(len(shown))],
         "shown_labels": [labels for _, labels in shown],
         "shown_propensity": [1.0] * len(shown),
+        "shown_popularity": [float(p) for item, _ in shown for p in POPULARITY[item]],
     }
 
 
