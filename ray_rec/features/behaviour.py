@@ -64,6 +64,10 @@ class Behaviour:
         new, sequences = self._merge(tokens, rows, np.unique(users).astype(np.int64))
         self.popularity.add(tokens.item, tokens.ts)
         user_hash = self.histories.user_hash[sequences.users]
+        if wishes.num_rows:
+            user = np.repeat(user_hash, np.diff(sequences.start))
+            opted_out = self.controls.opted_out(user, sequences.tokens["ts"])
+            sequences = sequences.where(~opted_out)
         self._store(sequences, user_hash, changed=bool(wishes.num_rows))
         counts = {
             "events": len(events),

@@ -7,7 +7,6 @@ from ray_rec.features.arrays import (
     AnyArray,
     Bool,
     Float32,
-    Int32,
     Int64,
     column,
     list_array,
@@ -15,7 +14,6 @@ from ray_rec.features.arrays import (
     starts_of,
     table_of,
 )
-from ray_rec.features.controls import Controls
 from ray_rec.features.examples import EXAMPLES_SCHEMA, EXPOSURES_CODE
 from ray_rec.features.histories import Sequences
 from ray_rec.features.join import OPEN_SCHEMA
@@ -40,10 +38,12 @@ def open_exposures(
         "request": rows.key,
         "user": rows.user,
         "ts": rows.ts,
+        "policy": rows.policy.astype(np.int32),
         "closes_ms": rows.closes_ms,
         "partition": rows.partition,
         "offset": rows.offset,
         "held_out": held_out,
+        "erased": np.zeros(len(rows), np.bool_),
         **sequences.slices(*context),
         **{f"shown_{name}": list_array(values, offsets) for name, values in shown.items()},
         "shown_popularity": list_array(
@@ -51,27 +51,6 @@ def open_exposures(
         ),
     }
     return table_of(columns, OPEN_SCHEMA)
-
-
-def contexts(
-    rows: ExposureRows,
-    user_rows: Int32,
-    sequences: Sequences,
-    controls: Controls,
-    history_length: int,
-) -> tuple[Int64, Int64]:
-    """Return (first place, length) of what each exposure's user had done strictly before it.
-
-    `user_rows` are rows of Histories, -1 for a user without history.
-    """
-    begin, length = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
-    known = user_rows >= 0
-    owner, ts = sequences.owner(user_rows[known]), rows.ts[known]
-    low = sequences.place(owner, controls.erased_until(rows.user[known], ts) + 1)
-    end = np.maximum(sequences.place(owner, ts), low)
-    begin[known] = np.maximum(low, end - history_length)
-    length[known] = end - begin[known]
-    return begin, length
 
 
 def click_examples(closed: pa.Table) -> pa.Table:

@@ -19,8 +19,9 @@ TOKEN_TYPES = ("view", "click", "like", "cart", "purchase", "rating")
 class FeatureConfig:
     """Configuration of `FeatureState`; times are event times.
 
-    `attribution_by_policy_ms` sets the attribution window of the exposures of some policies apart,
-    as of a mailing that people answer within a week.
+    `attribution_by_outcome_ms` sets the attribution window of some outcome types apart, as of a
+    purchase that takes days where a click takes minutes; `attribution_by_policy_ms` that of all
+    outcomes of a policy's exposures, as of a mailing that people answer within a week.
     `event_types` gives each type its code (its place); a type not listed becomes "other".
     `target_types` are learned as recall targets, kept as history tokens and counted as popularity;
     other types (returns, for one) are neither, but may still be outcomes of an exposure.
@@ -29,6 +30,7 @@ class FeatureConfig:
 
     history_length: int = 50
     attribution_ms: int = 30 * MINUTE_MS
+    attribution_by_outcome_ms: dict[str, int] = field(default_factory=dict)
     attribution_by_policy_ms: dict[str, int] = field(default_factory=dict)
     lateness_ms: int = MINUTE_MS
     dedup_ms: int = 7 * DAY_MS
@@ -58,9 +60,9 @@ class FeatureConfig:
                 least <= getattr(self, key) <= most, key, self, f"a whole number {least}..{most}"
             )
         _expect(0 <= self.held_out_share <= 0.5, "held_out_share", self, "a share from 0 to 0.5")
-        windows = self.attribution_by_policy_ms.values()
-        fits = all(1 <= window <= 10**12 for window in windows)
-        _expect(fits, "attribution_by_policy_ms", self, "whole numbers 1..10**12 by policy")
+        for key in ("attribution_by_outcome_ms", "attribution_by_policy_ms"):
+            fits = all(1 <= window <= 10**12 for window in getattr(self, key).values())
+            _expect(fits, key, self, "whole numbers 1..10**12 by name")
         positive = bool(self.half_lives_days) and min(self.half_lives_days) >= 0.001
         _expect(positive, "half_lives_days", self, "one or more days, each at least 0.001")
 
@@ -72,16 +74,30 @@ class FeatureConfig:
             names = getattr(self, key)
             fits = 0 < len(names) == len(set(names)) <= most and set(names) <= known
             _expect(fits, key, self, f"1..{most} distinct names out of event_types")
+        named = self.attribution_by_outcome_ms.keys() <= set(self.outcome_types)
+        _expect(named, "attribution_by_outcome_ms", self, "only names out of outcome_types")
 
     @property
     def num_outcomes(self) -> int:
         """Outcome types, thus label bits, O."""
         return len(self.outcome_types)
 
+    @cached_property
+    def attribution_windows_ms(self) -> tuple[tuple[int, ...], ...]:
+        """Attribution window by outcome type [O]: first of policies without one of their own."""
+        by_outcome, policies = self.attribution_by_outcome_ms, self.attribution_by_policy_ms
+        usual = tuple(by_outcome.get(name, self.attribution_ms) for name in self.outcome_types)
+        return (usual, *((window,) * self.num_outcomes for window in policies.values()))
+
+    @cached_property
+    def policy_codes(self) -> dict[str, int]:
+        """Policy -> its place in `attribution_windows_ms`; one that is not listed has 0."""
+        return {name: code for code, name in enumerate(self.attribution_by_policy_ms, 1)}
+
     @property
     def longest_attribution_ms(self) -> int:
-        """The longest attribution window of any policy."""
-        return max(self.attribution_ms, *self.attribution_by_policy_ms.values(), 0)
+        """The longest attribution window of any policy and outcome type."""
+        return max(map(max, self.attribution_windows_ms))
 
     @cached_property
     def type_codes(self) -> dict[str, int]:

@@ -3,12 +3,16 @@
 Open exposures and recent outcomes wait side by side; when the watermark has passed an exposure's
 attribution window, all that could belong to it has arrived, in whatever order, and it is emitted
 once with the labels of all its items. So the result does not depend on how the log was cut.
+
+An outcome belongs to one exposure at most: it leaves the join with the exposure that claims it. An
+exposure erased by a wish keeps what it can claim until it closes, so that no other gets it.
 """
 
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ray_rec.features.arrays import (
     AnyArray,
@@ -33,10 +37,12 @@ _OPEN: dict[str, Any] = {
     "request": pa.uint64(),
     "user": pa.uint64(),
     "ts": pa.int64(),
+    "policy": pa.int32(),  # place in the configuration's attribution_windows_ms
     "closes_ms": pa.int64(),
     "partition": pa.int32(),
     "offset": pa.int64(),
     "held_out": pa.bool_(),
+    "erased": pa.bool_(),  # nothing but its claims is kept, and it is never emitted
     "token_item": pa.list_(pa.int32()),
     "token_type": pa.list_(pa.int8()),
     "token_ts": pa.list_(pa.int64()),
@@ -53,10 +59,15 @@ OUTCOMES_SCHEMA = pa.schema(
         "user": pa.uint64(),
         "item": pa.int32(),
         "ts": pa.int64(),
-        "bit": pa.int32(),  # 1 << the place in outcome_types
+        "type": pa.int8(),  # place in outcome_types
         "request": pa.uint64(),  # null: the event names no request
     }
 )
+
+
+_BLANKED = [
+    name for name in _OPEN if name.startswith(("token_", "shown_")) and name != "shown_item"
+]
 
 
 class Join:
@@ -64,6 +75,7 @@ class Join:
 
     def __init__(self, config: FeatureConfig) -> None:
         self._longest_ms, self._skew_ms = config.longest_attribution_ms, config.lateness_ms
+        self._windows_ms = np.array(config.attribution_windows_ms, np.int64)
         self.open = OPEN_SCHEMA.empty_table()
         self.outcomes = OUTCOMES_SCHEMA.empty_table()
 
@@ -73,7 +85,7 @@ class Join:
         self.outcomes = pa.concat_tables([self.outcomes, outcomes])
 
     def erase(self, controls: Controls) -> int:
-        """Drop exposures made while opted out or open when erased; return how many.
+        """Erase exposures made while opted out or open when erased; return how many.
 
         Outcomes of the time opted out go as well.
         """
@@ -82,20 +94,24 @@ class Join:
         actor, taken = numbers(self.outcomes, "user"), numbers(self.outcomes, "ts")
         self.outcomes = self.outcomes.filter(pa.array(~controls.opted_out(actor, taken)))
         user, ts = numbers(self.open, "user"), numbers(self.open, "ts")
-        erased = controls.erases(user, ts, numbers(self.open, "closes_ms") - 1)
-        self.open = self.open.filter(pa.array(~erased))
-        return int(erased.sum())
+        before = numbers(self.open, "erased")
+        out = controls.opted_out(user, ts)
+        erased = controls.erased_until(user, numbers(self.open, "closes_ms") - 1) >= ts
+        if (out | (erased & ~before)).any():
+            self.open = _blanked(self.open, erased).filter(pa.array(~out))
+        return int(((out | erased) & ~before).sum())
 
     def close(self, watermark_ms: int) -> pa.Table:
         """Return the exposures whose window has closed: OPEN_SCHEMA with shown_labels (int32 bits).
 
-        They leave the join, as do outcomes that no open or later exposure can claim.
+        They leave the join, as do the outcomes that they claim and those that no open or later
+        exposure can claim.
         """
         closing = numbers(self.open, "closes_ms") <= watermark_ms
         if closing.any():
             offsets, bits = self._labels(closing)
             closed = self.open.append_column("shown_labels", list_array(bits, offsets))
-            closed = closed.filter(pa.array(closing))
+            closed = closed.filter(pa.array(closing & ~numbers(self.open, "erased")))
             self.open = self.open.filter(pa.array(~closing)).combine_chunks()
         else:
             labels = pa.field("shown_labels", pa.list_(pa.int32()))
@@ -109,19 +125,25 @@ class Join:
             self.outcomes = self.outcomes.filter(pa.array(~void)).combine_chunks()
 
     def _labels(self, closing: Bool) -> tuple[Int64, Int32]:
-        """Return list offsets [E+1] and label bits by slot, complete for closing exposures only."""
+        """Return list offsets [E+1] and label bits by slot; claimed outcomes leave the join."""
         lengths = lists(self.open, "shown_item")[1]
         starts = starts_of(lengths)
         bits = np.zeros(starts[-1], np.int32)
         user, actor = numbers(self.open, "user"), numbers(self.outcomes, "user")
-        acted = among(actor, np.unique(user[closing]))
+        acted = np.flatnonzero(among(actor, np.unique(user[closing])))
         actors = np.unique(actor[acted])
         near = np.flatnonzero(among(user, actors))
         if len(near):
             slots = _Slots(self.open.take(near), starts[near], actors)
-            outcomes = self.outcomes.filter(pa.array(acted))
-            slot, bit = slots.match(outcomes, self._skew_ms)
-            np.bitwise_or.at(bits, slot, bit)
+            outcomes = self.outcomes.take(acted)
+            exposure = slots.claims(outcomes, self._windows_ms, self._skew_ms)
+            settled = (exposure >= 0) & closing[near[exposure]]
+            np.bitwise_or.at(
+                bits, *slots.labels(exposure[settled], outcomes.filter(pa.array(settled)))
+            )
+            left = np.ones(len(actor), np.bool_)
+            left[acted[settled]] = False
+            self.outcomes = self.outcomes.filter(pa.array(left))
         return starts, bits
 
 
@@ -130,70 +152,92 @@ class _Slots:
 
     def __init__(self, exposures: pa.Table, starts: Int64, actors: UInt64) -> None:
         self._actors = actors
-        self._request = numbers(exposures, "request")
-        self._exposure_user = numbers(exposures, "user")
-        self._exposure_ts = numbers(exposures, "ts")
-        self._closes_ms = numbers(exposures, "closes_ms")
+        self._of = {
+            name: numbers(exposures, name)
+            for name in ("request", "user", "ts", "policy", "partition", "offset")
+        }
         item, lengths = lists(exposures, "shown_item")
         self._exposure = np.repeat(np.arange(len(starts)), lengths)
         self._item = item.astype(np.int64)
         self._slot = ragged_ranges(starts, lengths)
-        self._ts = self._exposure_ts[self._exposure]
-        user = np.searchsorted(actors, self._exposure_user)[self._exposure]
+        user = np.searchsorted(actors, self._of["user"])[self._exposure]
         self._pair = (user.astype(np.int64) << 32) | self._item
 
-    def match(self, outcomes: pa.Table, skew_ms: int) -> tuple[Int64, AnyArray]:
-        """Return (slot, bit) of each outcome that an exposure can claim."""
+    def claims(self, outcomes: pa.Table, windows_ms: Int64, skew_ms: int) -> Int64:
+        """Return the exposure that claims each outcome, or -1; `windows_ms` is [policies, O]."""
         named = column(outcomes, "request").is_valid().to_numpy(zero_copy_only=False)
-        ts, bit = numbers(outcomes, "ts"), numbers(outcomes, "bit")
-        exposure = np.full(len(ts), -1, np.int64)
-        exposure[named] = self._named(outcomes.filter(pa.array(named)))
-        exposure[~named] = self._latest(outcomes.filter(pa.array(~named)))
-        earliest = self._exposure_ts[exposure] - np.where(named, skew_ms, 0)
-        valid = (exposure >= 0) & (earliest <= ts) & (ts < self._closes_ms[exposure])
-        return self._slots_of(exposure[valid], numbers(outcomes, "item")[valid], bit[valid])
+        exposure = np.empty(len(named), np.int64)
+        exposure[named] = self._named(outcomes.filter(pa.array(named)), windows_ms, skew_ms)
+        exposure[~named] = self._latest(outcomes.filter(pa.array(~named)), windows_ms)
+        return exposure
 
-    def _named(self, outcomes: pa.Table) -> Int64:
-        """Return the exposure of the same user that each outcome names, or -1."""
-        wanted = numbers(outcomes, "request")
-        order = np.argsort(self._request, kind="stable")
-        place = np.searchsorted(self._request[order], wanted)
-        found = order[np.minimum(place, len(order) - 1)]
-        same = self._exposure_user[found] == numbers(outcomes, "user")
-        return np.where((self._request[found] == wanted) & same, found, -1)
-
-    def _latest(self, outcomes: pa.Table) -> Int64:
-        """Return the latest exposure of the item to the user up to each outcome, or -1."""
-        user = np.searchsorted(self._actors, numbers(outcomes, "user")).astype(np.int64)
-        pair = np.concatenate([self._pair, (user << 32) | numbers(outcomes, "item")])
-        ts = np.concatenate([self._ts, numbers(outcomes, "ts")])
-        shown = len(self._pair)
-        order = np.lexsort((np.arange(len(pair)) >= shown, ts, pair))
-        last = np.maximum.accumulate(np.where(order < shown, np.arange(len(order)), -1))
-        at = order[last]
-        mine = (last >= 0) & (pair[at] == pair[order])
-        exposure = np.append(self._exposure, np.full(len(pair) - shown, -1))
-        out = np.empty(len(pair), np.int64)
-        out[order] = np.where(mine, exposure[at], -1)
-        return out[shown:]
-
-    def _slots_of(self, exposure: Int64, item: AnyArray, bit: AnyArray) -> tuple[Int64, AnyArray]:
-        """Return every slot of the item in the exposure (an answer may list an item twice)."""
+    def labels(self, exposure: Int64, outcomes: pa.Table) -> tuple[Int64, AnyArray]:
+        """Return (slot, bit) of each outcome; an item that stands twice in an answer has two slots."""
         key = (self._exposure << 32) | self._item
         order = np.argsort(key, kind="stable")
-        wanted = (exposure << 32) | item
+        wanted = (exposure << 32) | numbers(outcomes, "item")
         low = np.searchsorted(key[order], wanted, side="left")
         count = np.searchsorted(key[order], wanted, side="right") - low
+        bit = np.left_shift(1, numbers(outcomes, "type").astype(np.int32))
         return self._slot[order[ragged_ranges(low, count)]], np.repeat(bit, count)
 
+    def _named(self, outcomes: pa.Table, windows_ms: Int64, skew_ms: int) -> Int64:
+        """Return the exposure of the same user that each outcome names in time, or -1."""
+        wanted, ts, made = numbers(outcomes, "request"), numbers(outcomes, "ts"), self._of["ts"]
+        order = np.argsort(self._of["request"], kind="stable")
+        place = np.searchsorted(self._of["request"][order], wanted)
+        found = order[np.minimum(place, len(order) - 1)]
+        same = self._of["user"][found] == numbers(outcomes, "user")
+        same &= self._of["request"][found] == wanted
+        ends = made[found] + windows_ms[self._of["policy"][found], numbers(outcomes, "type")]
+        return np.where(same & (made[found] - skew_ms <= ts) & (ts < ends), found, -1)
 
-def outcomes_table(events: EventRows, bit: AnyArray) -> pa.Table:
-    """Return events as OUTCOMES_SCHEMA."""
+    def _latest(self, outcomes: pa.Table, windows_ms: Int64) -> Int64:
+        """Return the latest exposure of the item to the user that still waits for each, or -1.
+
+        Windows of one policy end in the order they begin, so its latest exposure is enough.
+        """
+        shown, none = len(self._pair), np.zeros(outcomes.num_rows, np.int64)
+        user = np.searchsorted(self._actors, numbers(outcomes, "user")).astype(np.int64)
+        pair = np.append(self._pair, (user << 32) | numbers(outcomes, "item"))
+        kind = np.append(np.zeros(shown, np.int8), numbers(outcomes, "type"))
+        exposure = np.append(self._exposure, none - 1)
+        made = {name: np.append(v[self._exposure], none) for name, v in self._of.items()}
+        ts = made["ts"]
+        ts[shown:] = numbers(outcomes, "ts")
+        is_outcome = np.arange(len(pair)) >= shown
+        order = np.lexsort((made["offset"], made["partition"], is_outcome, ts, pair))
+        best = np.full(len(order), -1)
+        for policy in np.unique(self._of["policy"]).tolist():
+            such = (~is_outcome & (made["policy"] == policy))[order]
+            last = np.maximum.accumulate(np.where(such, np.arange(len(order)), -1))
+            at = order[last]
+            waits = ts[order] < ts[at] + windows_ms[policy, kind[order]]
+            best = np.maximum(best, np.where((pair[at] == pair[order]) & waits, last, -1))
+        out = np.empty(len(order), np.int64)
+        out[order] = np.where(best >= 0, exposure[order[best]], -1)
+        return out[shown:]
+
+
+def _blanked(exposures: pa.Table, erased: Bool) -> pa.Table:
+    """Mark rows as erased, and keep of these what they may claim only."""
+    for name in _BLANKED:
+        at = exposures.schema.get_field_index(name)
+        field = exposures.schema.field(at)
+        values = pc.if_else(pa.array(erased), pa.scalar([], field.type), column(exposures, name))
+        exposures = exposures.set_column(at, field, values)
+    at = exposures.schema.get_field_index("erased")
+    marked = erased | numbers(exposures, "erased")
+    return exposures.set_column(at, exposures.schema.field(at), pa.array(marked))
+
+
+def outcomes_table(events: EventRows, kind: AnyArray) -> pa.Table:
+    """Return events as OUTCOMES_SCHEMA; `kind` is each one's place in outcome_types."""
     columns = {
         "user": events.user,
         "item": events.item,
         "ts": events.ts,
-        "bit": bit,
+        "type": kind,
         "request": pa.array(events.request, mask=~events.named),
     }
     return table_of(columns, OUTCOMES_SCHEMA)

@@ -68,7 +68,8 @@ class ExposureRows(Rows):
 
     key: UInt64  # hash of request_id
     num_items: Int64
-    closes_ms: Int64  # when the attribution window ends
+    policy: Int64  # place in the configuration's attribution_windows_ms
+    closes_ms: Int64  # when the longest attribution window ends
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ _NO_EXPOSURES: tuple[ExposureRows, Column, dict[str, AnyArray]] = (
         offset=np.zeros(0, np.int64),
         key=np.zeros(0, np.uint64),
         num_items=np.zeros(0, np.int64),
+        policy=np.zeros(0, np.int64),
         closes_ms=np.zeros(0, np.int64),
     ),
     pa.array([], pa.string()),
@@ -142,6 +144,8 @@ def read_records(
     )
     users = _encode(column(exposures, "user_id"))
     key = hash_strings(column(exposures, "request_id"))
+    policy = _policy_codes(exposures, config)
+    longest_ms = np.array(config.attribution_windows_ms).max(axis=1)
     return Records(
         _event_rows(events, event_users, item, config),
         event_users[1],
@@ -149,7 +153,8 @@ def read_records(
             **_common(exposures, users),
             key=key,
             num_items=num_items,
-            closes_ms=numbers(exposures, "ts") + _attribution_ms(exposures, config),
+            policy=policy,
+            closes_ms=numbers(exposures, "ts") + longest_ms[policy],
         ),
         users[1],
         _shown(shown, shown_item, num_items),
@@ -181,11 +186,10 @@ def _event_rows(
     )
 
 
-def _attribution_ms(exposures: pa.Table, config: FeatureConfig) -> Int64:
+def _policy_codes(exposures: pa.Table, config: FeatureConfig) -> Int64:
     code, policies = _encode(column(exposures, "policy"))
     names: list[Any] = policies.to_pylist()
-    windows = [config.attribution_by_policy_ms.get(n, config.attribution_ms) for n in names]
-    return np.array(windows, np.int64)[code]
+    return np.array([config.policy_codes.get(name, 0) for name in names], np.int64)[code]
 
 
 def _common(table: pa.Table, users: tuple[Int64, Column]) -> dict[str, Any]:

@@ -13,12 +13,14 @@ import pyarrow as pa
 
 from ray_rec.errors import StateError
 from ray_rec.events.schema import CONTROLS, EVENTS, EXPOSURES, ITEMS
-from ray_rec.features.arrays import Float32
+from ray_rec.features.arrays import Float32, numbers
 from ray_rec.features.behaviour import Absorbed, Behaviour
 from ray_rec.features.catalogue import Catalogue
-from ray_rec.features.clicks import click_examples, contexts, open_exposures
+from ray_rec.features.clicks import click_examples, open_exposures
 from ray_rec.features.config import FeatureConfig
+from ray_rec.features.contexts import contexts, mended
 from ray_rec.features.controls import Controls
+from ray_rec.features.corrections import corrections
 from ray_rec.features.examples import EXAMPLES_SCHEMA, WindowExamples
 from ray_rec.features.histories import Histories
 from ray_rec.features.join import Join, outcomes_table
@@ -66,7 +68,8 @@ class FeatureState:
         self.join = Join(config)
         self.watermark = Watermark(config.lateness_ms)
         self._seen_exposures = Seen(config.dedup_ms)
-        self._outcome_bits = np.array([_bit(config, t) for t in config.event_types], np.int32)
+        places = {name: place for place, name in enumerate(config.outcome_types)}
+        self._outcome_of_type = np.array([places.get(t, -1) for t in config.event_types], np.int8)
 
     @property
     def histories(self) -> Histories:
@@ -140,30 +143,26 @@ class FeatureState:
         self, records: Records, absorbed: Absorbed, popularity: Float32, watermark_ms: int
     ) -> dict[str, int]:
         """Give new exposures and outcomes to the join; return what became of them."""
-        rows, live = records.exposures, absorbed.live
+        rows, sequences, join = records.exposures, absorbed.sequences, self.join
         first = self._seen_exposures.is_new(rows.key, rows.ts, watermark_ms)
         config, controls = self.config, self.behaviour.controls
-        context = contexts(
-            rows, absorbed.exposure_user, absorbed.sequences, controls, config.history_length
-        )
+        length = config.history_length
+        context = contexts(rows, absorbed.exposure_user, sequences, controls, length)
         held_out = is_held_out(rows.user, config.held_out_share)
-        made = open_exposures(
-            rows, records.shown, popularity, context, absorbed.sequences, held_out
-        )
-        live = live.take(self._outcome_bits[live.type] > 0)
-        outcomes = outcomes_table(live, self._outcome_bits[live.type])
-        self.join.add(made.filter(pa.array(first & (rows.num_items > 0))), outcomes)
+        made = open_exposures(rows, records.shown, popularity, context, sequences, held_out)
+        live = absorbed.live.take(self._outcome_of_type[absorbed.live.type] >= 0)
+        outcomes = outcomes_table(live, self._outcome_of_type[live.type])
         shown_ms = self._seen_exposures.latest(live.request)
-        missed = (
-            live.named & (shown_ms > 0) & (shown_ms + config.longest_attribution_ms <= watermark_ms)
-        )
+        join.open = mended(join.open, absorbed, controls, watermark_ms, length)
+        join.add(made.filter(pa.array(first & (rows.num_items > 0))), outcomes)
+        waiting = numbers(join.open, "request")
         return {
             "exposures": len(rows),
             "exposure_duplicates": int((~first).sum()),
             "late_exposures": int((first & (rows.ts < watermark_ms)).sum()),
-            "erased_exposures": self.join.erase(controls),
+            "erased_exposures": join.erase(controls),
             "outcomes": len(live),
-            "late_outcomes": int(missed.sum()),
+            **corrections(outcomes, shown_ms, waiting, watermark_ms, config),
         }
 
     def _advance(self, window: WindowPlan, records: Records) -> int:
@@ -230,11 +229,6 @@ _OFFSETS: list[tuple[str, Any]] = [
     ("offset", pa.int64()),
 ]
 _OFFSETS_SCHEMA = pa.schema(_OFFSETS)
-
-
-def _bit(config: FeatureConfig, event_type: str) -> int:
-    outcomes = config.outcome_types
-    return 1 << outcomes.index(event_type) if event_type in outcomes else 0
 
 
 def _same_config(config: FeatureConfig, offsets: pa.Table) -> None:

@@ -3,7 +3,7 @@
 The result is also compared with the definitions of docs/events.md written down naively.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,27 +13,38 @@ from ray_rec.features.state import FeatureState
 
 from .builders import DAY, T0, Stream, control, event, exposure, same
 
-LATENESS, ATTRIBUTION, LENGTH = 30, 80, 4
+LATENESS, LENGTH = 30, 4
 CONFIG = {
     "lateness_ms": LATENESS,
-    "attribution_ms": ATTRIBUTION,
+    "attribution_ms": 80,
+    "attribution_by_outcome_ms": {"click": 40, "purchase": 120},
+    "attribution_by_policy_ms": {"mailing": 60},
     "history_length": LENGTH,
     "held_out_share": 0.3,
 }
-USERS, ITEMS, KINDS = "uvw", "abcde", ["view", "click", "purchase", "return"]
-BITS = {"click": 1, "purchase": 4}
+WINDOWS = {
+    "page": {"click": 40, "cart": 80, "purchase": 120},
+    "mailing": {"click": 60, "cart": 60, "purchase": 60},
+}
+USERS, ITEMS, KINDS = "uv", "abc", ["view", "click", "cart", "purchase", "return"]
+BITS = {"click": 1, "cart": 2, "purchase": 4}
+PARTITIONS = [(topic, number) for topic in ("events", "exposures") for number in (0, 1)]
+
+
+KNOWN_WISHES = ("opted_out", "forgotten", "tokens", "outcomes")
+"""Counts that depend on which wishes were known when an event arrived."""
 
 
 @st.composite
 def streams(draw):
     """Return records in order of arrival, none later than LATENESS, with duplicates."""
     now, records = T0, []
-    for n in range(draw(st.integers(0, 25))):
-        now += draw(st.integers(1, 40))
+    for n in range(draw(st.integers(0, 30) | st.integers(20, 30))):
+        now += draw(st.integers(0, 20))
         ts = now - draw(st.integers(0, LATENESS))
         user = draw(st.sampled_from(USERS))
         partition = {"partition": USERS.index(user) % 2}
-        what = draw(st.sampled_from(["event", "event", "event", "exposure", "wish", "again"]))
+        what = draw(st.sampled_from(["event"] * 5 + ["exposure"] * 3 + ["wish", "again"]))
         if what == "event":
             kind, name = draw(st.sampled_from(KINDS)), draw(st.sampled_from(ITEMS))
             requests = [r["request_id"] for t, r in records if t == "exposures"]
@@ -42,7 +53,8 @@ def streams(draw):
             records.append(event(user, name, ts, kind, **more))
         elif what == "exposure":
             names = draw(st.lists(st.sampled_from(ITEMS), min_size=1, max_size=3, unique=True))
-            records.append(exposure(f"r{n}", user, ts, names, **partition))
+            policy = draw(st.sampled_from(list(WINDOWS)))
+            records.append(exposure(f"r{n}", user, ts, names, policy=policy, **partition))
         elif what == "wish":
             action = draw(st.sampled_from(["forget", "opt_out", "opt_in"]))
             # events that arrive before an opt_in is known are gone, so it must not be late
@@ -57,20 +69,23 @@ def streams(draw):
 @st.composite
 def cut_streams(draw):
     records = draw(streams())
-    cuts = draw(st.lists(st.integers(0, len(records)), max_size=6))
+    cuts = draw(st.lists(st.integers(0, len(records)), min_size=len(records) // 3, max_size=12))
     ends = [*sorted(cuts), len(records)]
-    return records, [records[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+    idle = st.lists(st.sampled_from(PARTITIONS), max_size=3).map(tuple)
+    return records, [
+        (records[a:b], {"idle": draw(idle)}) for a, b in zip([0, *ends], ends, strict=False)
+    ]
 
 
-def run(windows, restore=False):
+def run(windows, restore=False, **changes):
     """Return (stream, closed exposures by (partition, offset), all windows)."""
-    stream, outs = Stream(**CONFIG), []
-    for records in [*windows, None]:
+    config = {**CONFIG, **changes}
+    stream, outs = Stream(**config), []
+    for records, plan in [*windows, ([], {"advance_to_ms": T0 + DAY})]:
         if restore:
             tables = stream.state.snapshot()
-            stream = Stream(FeatureState.restore(FeatureConfig(**CONFIG), tables))
-        end = {} if records is not None else {"advance_to_ms": T0 + DAY}
-        outs.append(stream.window(*(records or []), **end))
+            stream = Stream(FeatureState.restore(FeatureConfig(**config), tables))
+        outs.append(stream.window(*records, **plan))
     closed = {}
     for out in outs:
         for row in out.examples.to_pylist():
@@ -78,7 +93,9 @@ def run(windows, restore=False):
                 names = stream.item_ids(row["shown_item"])
                 assert (row["partition"], row["offset"]) not in closed
                 labels = dict(zip(names, row["shown_labels"], strict=True))
-                closed[row["partition"], row["offset"]] = (row["query_ts"], labels)
+                seen = zip(stream.item_ids(row["token_item"]), row["token_ts"], strict=True)
+                place = (row["partition"], row["offset"])
+                closed[place] = (row["query_ts"], list(seen), labels)
     return stream, closed, outs
 
 
@@ -115,54 +132,77 @@ class Naive:
     def erasures(self, user):
         return [at for at, action in self.wishes[user] if action != "opt_in"]
 
-    def history(self, user):
-        floor = max(self.erasures(user), default=0)
+    def history(self, user, before=T0 + DAY):
+        floor = max((at for at in self.erasures(user) if at <= before), default=0)
         tokens = [
             (r["item_id"], r["ts"])
             for r in self.events
-            if r["user_id"] == user and r["ts"] > floor and r["event_type"] != "return"
+            if r["user_id"] == user and floor < r["ts"] < before and r["event_type"] != "return"
         ]
-        return sorted(tokens, key=lambda token: token[1])[-LENGTH:]
+        return sorted(tokens, key=lambda token: token[1])
 
     def closed(self):
-        kept = {
-            request: (place, r)
-            for request, (place, r) in self.exposures.items()
-            if not self.opted_out(r["user_id"], r["ts"])
-            and not any(r["ts"] <= at < r["ts"] + ATTRIBUTION for at in self.erasures(r["user_id"]))
-        }
-        out = {
-            place: ([r["ts"]], {shown["item_id"]: 0 for shown in r["items"]})
-            for place, r in kept.values()
-        }
+        out = {}
+        for place, r in self.exposures.values():
+            longest = max(WINDOWS[r["policy"]].values())
+            erasures = self.erasures(r["user_id"])
+            opted_out = self.opted_out(r["user_id"], r["ts"])
+            if not opted_out and not any(r["ts"] <= at < r["ts"] + longest for at in erasures):
+                labels = {shown["item_id"]: 0 for shown in r["items"]}
+                out[place] = ([r["ts"]], self.history(r["user_id"], r["ts"]), labels)
         for e in self.events:
-            place = self.claimed_by(e, kept)
-            if place is not None:
-                out[place][1][e["item_id"]] |= BITS.get(e["event_type"], 0)
+            place = self.claimed_by(e)
+            if place in out:
+                out[place][2][e["item_id"]] |= BITS[e["event_type"]]
         return out
 
-    def claimed_by(self, e, kept):
+    def claimed_by(self, e):
         skew = LATENESS if e["request_id"] else 0
         fitting = [
             (r["ts"], order, place)
-            for order, (request, (place, r)) in enumerate(kept.items())
+            for order, (request, (place, r)) in enumerate(self.exposures.items())
             if r["user_id"] == e["user_id"]
+            and e["event_type"] in BITS
             and e["item_id"] in [shown["item_id"] for shown in r["items"]]
             and e["request_id"] in (None, request)
-            and r["ts"] - skew <= e["ts"] < r["ts"] + ATTRIBUTION
+            and r["ts"] - skew <= e["ts"] < r["ts"] + WINDOWS[r["policy"]][e["event_type"]]
         ]
         return max(fitting)[2] if fitting else None
 
 
 @given(cut_streams())
-@settings(max_examples=80, deadline=None)
-def test_any_cutting_gives_the_defined_labels_and_histories(cut):
+@settings(max_examples=150, deadline=None)
+def test_any_cutting_gives_the_defined_examples_and_histories(cut):
     records, windows = cut
-    stream, closed, _ = run(windows)
+    # no history overflows: a full one has lost its oldest token for each newer one
+    stream, closed, _ = run(windows, history_length=50)
     naive = Naive(records)
     assert closed == naive.closed()
     for user in USERS:
         assert stream.history(user) == naive.history(user)
+    short, _, _ = run(windows)
+    for user in USERS:
+        assert short.history(user) == naive.history(user)[-LENGTH:]
+
+
+@given(cut_streams())
+@settings(max_examples=80, deadline=None)
+def test_any_cutting_counts_alike(cut):
+    records, windows = cut
+    wishes = any(topic == "controls" for topic, _ in records)
+    totals = []
+    for pieces in (windows, [(records, {})]):
+        total = Counter()
+        for out in run(pieces)[2]:
+            total.update(out.counts)
+        for name in KNOWN_WISHES if wishes else ():
+            del total[name]
+        totals.append(total)
+    assert totals[0] == totals[1]
+    assert totals[0]["late"] == totals[0]["late_exposures"] == totals[0]["late_outcomes"] == 0
+    assert totals[0]["exposures"] == sum(
+        totals[0][name] for name in ("closed", "erased_exposures", "exposure_duplicates")
+    )
 
 
 @given(cut_streams())
