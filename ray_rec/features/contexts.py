@@ -17,6 +17,7 @@ from ray_rec.features.arrays import (
     first_of_groups,
     list_array,
     lists,
+    mix,
     numbers,
     ragged_ranges,
     segment_search,
@@ -78,6 +79,27 @@ def mended(
     order = order[_newest(owner[order], length)]
     rows = _with_tokens(rows, {n: v[order] for n, v in tokens.items()}, owner[order])
     return pa.concat_tables([waiting.filter(pa.array(~touched)), rows])
+
+
+def without_own_outcomes(closed: pa.Table, exposure: Int64, outcomes: pa.Table) -> pa.Table:
+    """Return exposures without the tokens of outcomes that they claim (of row `exposure` each).
+
+    A visitor's clock that lags puts an outcome before its exposure; no example may see its labels.
+    """
+    item, ts = numbers(outcomes, "item"), numbers(outcomes, "ts")
+    lags = ts < numbers(closed, "ts")[exposure]
+    if not lags.any():
+        return closed
+    touched = np.isin(np.arange(closed.num_rows), exposure[lags])
+    rows = closed.filter(pa.array(touched))
+    tokens = {name: lists(rows, f"token_{name}")[0] for name in _TOKENS}
+    owner = np.repeat(np.flatnonzero(touched), lists(rows, "token_ts")[1])
+    own = np.isin(
+        mix(owner, tokens["item"], tokens["ts"]), mix(exposure[lags], item[lags], ts[lags])
+    )
+    place = (np.cumsum(touched) - 1)[owner[~own]]
+    rows = _with_tokens(rows, {n: v[~own] for n, v in tokens.items()}, place)
+    return pa.concat_tables([closed.filter(pa.array(~touched)), rows])
 
 
 def _new_before(new: NewTokens, user_hash: UInt64, user: UInt64, ts: Int64) -> tuple[Int64, Int64]:

@@ -23,11 +23,11 @@ def corrections(
         watermark_ms: as it was at the window's start.
         config: gives the windows.
     """
-    windows_ms = np.array(config.attribution_windows_ms, np.int64)
+    longest_ms = np.array(config.attribution_windows_ms, np.int64).max(axis=0)
     named = column(outcomes, "request").is_valid().to_numpy(zero_copy_only=False)
     kind, ts = numbers(outcomes, "type"), numbers(outcomes, "ts")
-    late: AnyArray = named & (shown_ms + windows_ms.max(axis=1).min() <= watermark_ms)
-    late &= (shown_ms - config.lateness_ms <= ts) & (ts < shown_ms + windows_ms.max(axis=0)[kind])
+    late: AnyArray = named & (ts < watermark_ms)
+    late &= (shown_ms - config.lateness_ms <= ts) & (ts < shown_ms + longest_ms[kind])
     if late.any():
         late &= ~np.isin(numbers(outcomes, "request", fill=0), waiting)
     by_type = np.bincount(kind[late], minlength=config.num_outcomes).tolist()

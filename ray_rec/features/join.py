@@ -17,9 +17,7 @@ import pyarrow.compute as pc
 from ray_rec.features.arrays import (
     AnyArray,
     Bool,
-    Int32,
     Int64,
-    UInt64,
     among,
     column,
     list_array,
@@ -29,7 +27,9 @@ from ray_rec.features.arrays import (
     starts_of,
     table_of,
 )
+from ray_rec.features.claims import Claims
 from ray_rec.features.config import FeatureConfig
+from ray_rec.features.contexts import without_own_outcomes
 from ray_rec.features.controls import Controls
 from ray_rec.features.records import EventRows
 
@@ -108,115 +108,53 @@ class Join:
         exposure can claim.
         """
         closing = numbers(self.open, "closes_ms") <= watermark_ms
+        exposure, outcomes = self._settle(closing)
+        closed = _labelled(self.open.filter(pa.array(closing)), exposure, outcomes)
         if closing.any():
-            offsets, bits = self._labels(closing)
-            closed = self.open.append_column("shown_labels", list_array(bits, offsets))
-            closed = closed.filter(pa.array(closing & ~numbers(self.open, "erased")))
             self.open = self.open.filter(pa.array(~closing)).combine_chunks()
-        else:
-            labels = pa.field("shown_labels", pa.list_(pa.int32()))
-            closed = OPEN_SCHEMA.append(labels).empty_table()
-        self._prune(watermark_ms)
-        return closed
-
-    def _prune(self, watermark_ms: int) -> None:
         void = numbers(self.outcomes, "ts") + self._longest_ms + self._skew_ms <= watermark_ms
         if void.any():
             self.outcomes = self.outcomes.filter(pa.array(~void)).combine_chunks()
+        closed = without_own_outcomes(closed, exposure, outcomes)
+        return closed.filter(pa.array(~numbers(closed, "erased")))
 
-    def _labels(self, closing: Bool) -> tuple[Int64, Int32]:
-        """Return list offsets [E+1] and label bits by slot; claimed outcomes leave the join."""
-        lengths = lists(self.open, "shown_item")[1]
-        starts = starts_of(lengths)
-        bits = np.zeros(starts[-1], np.int32)
+    def _settle(self, closing: Bool) -> tuple[Int64, pa.Table]:
+        """Take out the outcomes that closing exposures claim; return by which of these, and them.
+
+        All exposures of their users are asked, since one that stays open may claim an outcome.
+        """
         user, actor = numbers(self.open, "user"), numbers(self.outcomes, "user")
         acted = np.flatnonzero(among(actor, np.unique(user[closing])))
         actors = np.unique(actor[acted])
         near = np.flatnonzero(among(user, actors))
-        if len(near):
-            slots = _Slots(self.open.take(near), starts[near], actors)
-            outcomes = self.outcomes.take(acted)
-            exposure = slots.claims(outcomes, self._windows_ms, self._skew_ms)
-            settled = (exposure >= 0) & closing[near[exposure]]
-            np.bitwise_or.at(
-                bits, *slots.labels(exposure[settled], outcomes.filter(pa.array(settled)))
-            )
-            left = np.ones(len(actor), np.bool_)
-            left[acted[settled]] = False
-            self.outcomes = self.outcomes.filter(pa.array(left))
-        return starts, bits
+        outcomes = self.outcomes.take(acted)
+        if not len(near):
+            return np.zeros(0, np.int64), outcomes.slice(0, 0)
+        claims = Claims(self.open.take(near), actors, self._windows_ms, self._skew_ms)
+        exposure = claims.of(outcomes)
+        settled = (exposure >= 0) & closing[near[exposure]]
+        left = np.ones(len(actor), np.bool_)
+        left[acted[settled]] = False
+        self.outcomes = self.outcomes.filter(pa.array(left))
+        place = np.cumsum(closing) - 1
+        return place[near[exposure[settled]]], outcomes.filter(pa.array(settled))
 
 
-class _Slots:
-    """The shown items of some exposures, one slot each, sorted for look-ups."""
+def _labelled(closed: pa.Table, exposure: Int64, outcomes: pa.Table) -> pa.Table:
+    """Return exposures with shown_labels; `exposure` is the row that claims each outcome.
 
-    def __init__(self, exposures: pa.Table, starts: Int64, actors: UInt64) -> None:
-        self._actors = actors
-        self._of = {
-            name: numbers(exposures, name)
-            for name in ("request", "user", "ts", "policy", "partition", "offset")
-        }
-        item, lengths = lists(exposures, "shown_item")
-        self._exposure = np.repeat(np.arange(len(starts)), lengths)
-        self._item = item.astype(np.int64)
-        self._slot = ragged_ranges(starts, lengths)
-        user = np.searchsorted(actors, self._of["user"])[self._exposure]
-        self._pair = (user.astype(np.int64) << 32) | self._item
-
-    def claims(self, outcomes: pa.Table, windows_ms: Int64, skew_ms: int) -> Int64:
-        """Return the exposure that claims each outcome, or -1; `windows_ms` is [policies, O]."""
-        named = column(outcomes, "request").is_valid().to_numpy(zero_copy_only=False)
-        exposure = np.empty(len(named), np.int64)
-        exposure[named] = self._named(outcomes.filter(pa.array(named)), windows_ms, skew_ms)
-        exposure[~named] = self._latest(outcomes.filter(pa.array(~named)), windows_ms)
-        return exposure
-
-    def labels(self, exposure: Int64, outcomes: pa.Table) -> tuple[Int64, AnyArray]:
-        """Return (slot, bit) of each outcome; an item that stands twice in an answer has two slots."""
-        key = (self._exposure << 32) | self._item
-        order = np.argsort(key, kind="stable")
-        wanted = (exposure << 32) | numbers(outcomes, "item")
-        low = np.searchsorted(key[order], wanted, side="left")
-        count = np.searchsorted(key[order], wanted, side="right") - low
-        bit = np.left_shift(1, numbers(outcomes, "type").astype(np.int32))
-        return self._slot[order[ragged_ranges(low, count)]], np.repeat(bit, count)
-
-    def _named(self, outcomes: pa.Table, windows_ms: Int64, skew_ms: int) -> Int64:
-        """Return the exposure of the same user that each outcome names in time, or -1."""
-        wanted, ts, made = numbers(outcomes, "request"), numbers(outcomes, "ts"), self._of["ts"]
-        order = np.argsort(self._of["request"], kind="stable")
-        place = np.searchsorted(self._of["request"][order], wanted)
-        found = order[np.minimum(place, len(order) - 1)]
-        same = self._of["user"][found] == numbers(outcomes, "user")
-        same &= self._of["request"][found] == wanted
-        ends = made[found] + windows_ms[self._of["policy"][found], numbers(outcomes, "type")]
-        return np.where(same & (made[found] - skew_ms <= ts) & (ts < ends), found, -1)
-
-    def _latest(self, outcomes: pa.Table, windows_ms: Int64) -> Int64:
-        """Return the latest exposure of the item to the user that still waits for each, or -1.
-
-        Windows of one policy end in the order they begin, so its latest exposure is enough.
-        """
-        shown, none = len(self._pair), np.zeros(outcomes.num_rows, np.int64)
-        user = np.searchsorted(self._actors, numbers(outcomes, "user")).astype(np.int64)
-        pair = np.append(self._pair, (user << 32) | numbers(outcomes, "item"))
-        kind = np.append(np.zeros(shown, np.int8), numbers(outcomes, "type"))
-        exposure = np.append(self._exposure, none - 1)
-        made = {name: np.append(v[self._exposure], none) for name, v in self._of.items()}
-        ts = made["ts"]
-        ts[shown:] = numbers(outcomes, "ts")
-        is_outcome = np.arange(len(pair)) >= shown
-        order = np.lexsort((made["offset"], made["partition"], is_outcome, ts, pair))
-        best = np.full(len(order), -1)
-        for policy in np.unique(self._of["policy"]).tolist():
-            such = (~is_outcome & (made["policy"] == policy))[order]
-            last = np.maximum.accumulate(np.where(such, np.arange(len(order)), -1))
-            at = order[last]
-            waits = ts[order] < ts[at] + windows_ms[policy, kind[order]]
-            best = np.maximum(best, np.where((pair[at] == pair[order]) & waits, last, -1))
-        out = np.empty(len(order), np.int64)
-        out[order] = np.where(best >= 0, exposure[order[best]], -1)
-        return out[shown:]
+    An item that stands twice in an answer is labelled twice.
+    """
+    item, lengths = lists(closed, "shown_item")
+    key = (np.repeat(np.arange(len(lengths)), lengths) << 32) | item
+    order = np.argsort(key, kind="stable")
+    wanted = (exposure << 32) | numbers(outcomes, "item")
+    low = np.searchsorted(key[order], wanted, side="left")
+    count = np.searchsorted(key[order], wanted, side="right") - low
+    bit = np.left_shift(1, numbers(outcomes, "type").astype(np.int32))
+    bits = np.zeros(len(item), np.int32)
+    np.bitwise_or.at(bits, order[ragged_ranges(low, count)], np.repeat(bit, count))
+    return closed.append_column("shown_labels", list_array(bits, starts_of(lengths)))
 
 
 def _blanked(exposures: pa.Table, erased: Bool) -> pa.Table:

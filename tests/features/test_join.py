@@ -3,9 +3,10 @@
 Attribution takes 100 ms here and lateness is 10 ms; bit 1 is a click, 2 a cart, 4 a purchase.
 """
 
+import numpy as np
 import pytest
 
-from .builders import T0, Stream, control, event, exposure
+from .builders import DAY, T0, Stream, control, event, exposure
 
 CLICK, CART, PURCHASE = 1, 2, 4
 
@@ -144,9 +145,38 @@ def test_a_duplicate_exposure_has_no_effect(stream):
 def test_a_late_outcome_is_counted_and_changes_nothing(stream):
     stream.window(exposure("r", "u", T0, ["a"]))
     assert close(stream, T0 + 200) == {0: ([], shown(a=0))}
-    late = stream.window(event("u", "a", T0 + 50, "click", request_id="r"))
-    assert (late.counts["late_outcomes"], late.counts["late"]) == (1, 1)
+    late = stream.window(
+        event("u", "a", T0 + 50, "click", request_id="r"),
+        event("u", "a", T0 + 60, "purchase", request_id="r"),
+        event("u", "a", T0 + 100, "purchase", request_id="r"),  # late, but after its window too
+        event("u", "a", T0 + 70, "click"),  # names nothing: nobody can tell
+        event("u", "a", T0 + 71, "click", request_id="nobody"),
+        event("u", "a", T0 + 80, "view", request_id="r"),  # no outcome type
+    )
+    counts = {name: n for name, n in late.counts.items() if name.startswith("late_outcomes")}
+    assert counts == {
+        "late_outcomes": 2,
+        "late_outcomes_click": 1,
+        "late_outcomes_cart": 0,
+        "late_outcomes_purchase": 1,
+    }
+    assert late.counts["late"] == 6
     assert close(stream) == {}
+
+
+def test_what_is_older_than_the_watermark_but_still_waited_for_is_no_correction(stream):
+    stream.window(exposure("r", "u", T0, ["a"]), advance_to_ms=T0 + 60)
+    late = stream.window(event("u", "a", T0 + 50, "click", request_id="r"))
+    assert (late.counts["late"], late.counts["late_outcomes"]) == (1, 0)
+    assert close(stream)[0][1] == shown(a=CLICK)
+
+
+def test_a_duplicate_outcome_has_no_effect(stream):
+    click = event("u", "a", T0 + 5, "click", event_id="e")
+    stream.window(exposure("r", "u", T0, ["a"]), click)
+    again = stream.window(click, exposure("s", "u", T0 + 6, ["a"]))
+    assert again.counts["duplicates"] == 1
+    assert close(stream) == {0: ([], shown(a=CLICK)), 1: (["a"], shown(a=0))}
 
 
 def test_an_exposure_that_comes_after_its_window_closes_with_what_is_there(stream):
@@ -211,3 +241,163 @@ def test_a_policy_may_have_an_attribution_window_of_its_own():
     )
     assert stream.clicks(stream.window(advance_to_ms=T0 + 999)) == {0: ([], shown(a=0))}
     assert close(stream) == {1: ([], shown(a=PURCHASE))}
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_each_outcome_type_has_its_window_and_the_longest_closes_the_exposure(at_once):
+    stream = Stream(
+        attribution_ms=100,
+        attribution_by_outcome_ms={"click": 50, "purchase": 300},
+        attribution_by_policy_ms={"mailing": 200},
+        lateness_ms=0,
+    )
+    stream.window(
+        exposure("r", "u", T0, ["a", "b"]),
+        exposure("m", "v", T0, ["a", "b"], policy="mailing"),
+        *[event(user, "a", T0 + 49, "click") for user in "uv"],
+        *[event(user, "b", T0 + 50, "click") for user in "uv"],  # too late for r only
+        *[event(user, "a", T0 + 99, "cart") for user in "uv"],
+        *[event(user, "b", T0 + 100, "cart") for user in "uv"],  # too late for r only
+        *[event(user, "a", T0 + 199, "purchase") for user in "uv"],
+        *[event(user, "b", T0 + 200, "purchase") for user in "uv"],  # too late for m only
+    )
+    page = ([], shown(a=CLICK | CART | PURCHASE, b=PURCHASE))
+    mailing = ([], shown(a=CLICK | CART | PURCHASE, b=CLICK | CART))
+    if at_once:
+        assert close(stream) == {0: page, 1: mailing}
+    else:
+        assert close(stream, T0 + 199) == {}
+        assert close(stream, T0 + 200) == {1: mailing}
+        assert close(stream, T0 + 299) == {}
+        assert close(stream, T0 + 300) == {0: page}
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_outcome_has_one_exposure_though_an_older_one_waits_longer(at_once):
+    stream = Stream(attribution_ms=100, attribution_by_policy_ms={"mailing": 1000}, lateness_ms=0)
+    stream.window(
+        exposure("m", "u", T0, ["a", "b"], policy="mailing"),
+        exposure("r", "u", T0 + 20, ["a", "b"]),
+        event("u", "a", T0 + 30, "click"),  # the latest that waits is r
+        event("u", "b", T0 + 120, "click"),  # r's window is over, the mailing's is not
+    )
+    mailing, page = ([], shown(a=0, b=CLICK)), ([], shown(a=CLICK, b=0))
+    if at_once:
+        assert close(stream) == {0: mailing, 1: page}
+    else:
+        assert close(stream, T0 + 120) == {1: page}
+        assert close(stream) == {0: mailing}
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_erased_exposure_keeps_its_outcomes_from_others(stream, at_once):
+    records = [
+        exposure("r", "u", T0, ["a"]),
+        exposure("s", "u", T0 + 20, ["a"]),
+        event("u", "a", T0 + 30, "click"),
+        control("u", "forget", T0 + 110),  # r's window is over, s is open
+    ]
+    if at_once:
+        stream.window(*records)
+        waiting = stream.state.join.open.to_pylist()
+        assert [row["erased"] for row in waiting] == [False, True]
+        assert waiting[1]["token_item"] == waiting[1]["shown_popularity"] == []
+        assert close(stream) == {0: ([], shown(a=0))}
+    else:
+        stream.window(*records[:3])
+        assert close(stream, T0 + 100) == {0: ([], shown(a=0))}
+        assert stream.window(records[3]).counts["erased_exposures"] == 1
+        assert close(stream) == {}
+
+
+def test_what_was_done_before_an_exposure_may_arrive_after_it(stream):
+    stream.window(event("u", "first", T0 - 9))
+    stream.window(exposure("r", "u", T0, ["a"]), exposure("n", "new", T0, ["a"]))
+    stream.window(
+        event("u", "before", T0 - 2),
+        event("u", "same", T0),
+        event("new", "only", T0 - 1),
+        event("u", "between", T0 - 5),
+    )
+    stream.window(event("u", "older", T0 - 10), event("w", "other", T0 - 1))
+    assert close(stream) == {
+        0: (["older", "first", "between", "before"], shown(a=0)),
+        1: (["only"], shown(a=0)),
+    }
+
+
+def test_a_context_is_whole_when_the_watermark_has_reached_the_exposure(stream):
+    stream.window(exposure("r", "u", T0, ["a"]), advance_to_ms=T0)
+    assert stream.window(event("u", "late", T0 - 1)).counts["late"] == 1
+    assert close(stream) == {0: ([], shown(a=0))}
+
+
+def test_a_context_holds_the_newest_tokens_whenever_they_came():
+    stream = Stream(attribution_ms=100, lateness_ms=10, history_length=2)
+    stream.window(event("u", "1", T0 - 8), event("u", "3", T0 - 6))
+    stream.window(exposure("r", "u", T0, ["a"]))
+    stream.window(event("u", "4", T0 - 5), event("u", "2", T0 - 7))
+    assert close(stream)[0][0] == ["3", "4"]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_wish_from_before_an_exposure_erases_what_was_older(stream, together):
+    done = [event("u", "old", T0 - 5), event("u", "out", T0 - 3), exposure("r", "u", T0, ["a"])]
+    wishes = [control("u", "opt_out", T0 - 4), control("u", "opt_in", T0 - 2)]
+    if together:
+        stream.window(done[0], done[1])
+        stream.window(*wishes, done[2], event("u", "new", T0 - 1))
+    else:
+        stream.window(*done)
+        stream.window(*wishes, event("u", "new", T0 - 1))
+    assert close(stream)[0][0] == ["new"]
+
+
+def test_shown_items_keep_the_popularity_of_the_start_of_the_window_they_arrived_in(stream):
+    stream.window(event("v", "a", T0), event("v", "b", T0), event("w", "b", T0))
+    arrived = stream.window(exposure("r", "u", T0 + 1, ["b", "a", "c"]), event("u", "c", T0 + 1))
+    stream.window(event("w", "a", T0 + 2), event("w", "b", T0 + 3), event("w", "c", T0 + 3))
+    (row,) = [
+        r for r in stream.window(advance_to_ms=T0 + DAY).examples.to_pylist() if r["topic_code"]
+    ]
+    # two counts of b, one of a, none yet of c, over three half-lives each
+    expected = np.log1p(np.repeat([2.0, 1.0, 0.0], 3))
+    np.testing.assert_allclose(row["shown_popularity"], expected, rtol=1e-6)
+    item_rows = np.array(row["shown_item"])
+    np.testing.assert_array_equal(
+        row["shown_popularity"], arrived.popularity[item_rows].ravel().tolist()
+    )
+
+
+@pytest.mark.parametrize("windows", [1, 2, 3])
+def test_an_outcome_changes_no_feature_of_its_exposure(windows):
+    """The same stream with and without what the shown items came to: only labels differ."""
+    before = [event("v", "a", T0 - 50), event("u", "b", T0 - 40), event("u", "a", T0 - 30)]
+    made = exposure("r", "u", T0, ["a", "b"])
+    outcomes = [
+        event("u", "a", T0 + 1, "click"),
+        event("u", "a", T0 + 2, "purchase", request_id="r"),
+        event("u", "b", T0 - 1, "cart", request_id="r"),  # its own clock lags
+    ]
+
+    def example(answered):
+        stream = Stream(attribution_ms=100, lateness_ms=10)
+        if windows == 1:
+            stream.window(*before, made, *answered)
+        elif windows == 2:
+            stream.window(*before, made)
+            stream.window(*answered)
+        else:
+            for records in (before, [made], answered):
+                stream.window(*records)
+        (row,) = [
+            row
+            for row in stream.window(advance_to_ms=T0 + DAY).examples.to_pylist()
+            if row["topic_code"] == 1
+        ]
+        return row
+
+    answered, ignored = example(outcomes), example([])
+    assert answered.pop("shown_labels") == [CLICK | PURCHASE, CART]
+    assert ignored.pop("shown_labels") == [0, 0]
+    assert answered == ignored

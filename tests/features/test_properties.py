@@ -153,7 +153,9 @@ class Naive:
         for e in self.events:
             place = self.claimed_by(e)
             if place in out:
-                out[place][2][e["item_id"]] |= BITS[e["event_type"]]
+                _, seen, labels = out[place]
+                labels[e["item_id"]] |= BITS[e["event_type"]]
+                seen[:] = [token for token in seen if token != (e["item_id"], e["ts"])]
         return out
 
     def claimed_by(self, e):
