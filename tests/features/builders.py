@@ -78,6 +78,10 @@ class Stream:
 
     def window(self, *records: tuple[str, dict], **plan: Any):
         """Apply the next window of these records; return its WindowExamples."""
+        return self.state.apply(*self.plan(self.state.number, *records, **plan))
+
+    def plan(self, number: int, *records: tuple[str, dict], **plan: Any):
+        """Return window `number` of these records, and their tables."""
         ranges: dict[str, dict[int, tuple[int, int]]] = {}
         placed = []
         for topic, fields in records:
@@ -87,8 +91,7 @@ class Stream:
             ranges[topic][partition] = (start, offset + 1)
             self._next[topic][partition] = offset + 1
             placed.append((topic, {**fields, "partition": partition, "offset": offset}))
-        plan = Window(self.state.number, ranges, **plan)
-        return self.state.apply(plan, decoded(placed))
+        return Window(number, ranges, **plan), decoded(placed)
 
     def item_ids(self, rows) -> list[str]:
         return [self.state.catalogue.item_id[row] for row in rows]

@@ -6,14 +6,14 @@ The result is also compared with the definitions of docs/events.md written down 
 from collections import Counter, defaultdict
 
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ray_rec.features.config import FeatureConfig
 from ray_rec.features.state import FeatureState
 
-from .builders import DAY, T0, Stream, control, event, exposure, same
+from .builders import DAY, T0, Stream, same
+from .streams import LATENESS, USERS, cut_streams
 
-LATENESS, LENGTH = 30, 4
+LENGTH = 4
 CONFIG = {
     "lateness_ms": LATENESS,
     "attribution_ms": 80,
@@ -26,55 +26,9 @@ WINDOWS = {
     "page": {"click": 40, "cart": 80, "purchase": 120},
     "mailing": {"click": 60, "cart": 60, "purchase": 60},
 }
-USERS, ITEMS, KINDS = "uv", "abc", ["view", "click", "cart", "purchase", "return"]
 BITS = {"click": 1, "cart": 2, "purchase": 4}
-PARTITIONS = [(topic, number) for topic in ("events", "exposures") for number in (0, 1)]
-
-
 KNOWN_WISHES = ("opted_out", "forgotten", "tokens", "outcomes")
 """Counts that depend on which wishes were known when an event arrived."""
-
-
-@st.composite
-def streams(draw):
-    """Return records in order of arrival, none later than LATENESS, with duplicates."""
-    now, records = T0, []
-    for n in range(draw(st.integers(0, 30) | st.integers(20, 30))):
-        now += draw(st.integers(0, 20))
-        ts = now - draw(st.integers(0, LATENESS))
-        user = draw(st.sampled_from(USERS))
-        partition = {"partition": USERS.index(user) % 2}
-        what = draw(st.sampled_from(["event"] * 5 + ["exposure"] * 3 + ["wish", "again"]))
-        if what == "event":
-            kind, name = draw(st.sampled_from(KINDS)), draw(st.sampled_from(ITEMS))
-            requests = [r["request_id"] for t, r in records if t == "exposures"]
-            request = draw(st.sampled_from([None, "unknown", *requests]))
-            more = {"event_id": f"e{n}", "request_id": request, **partition}
-            records.append(event(user, name, ts, kind, **more))
-        elif what == "exposure":
-            names = draw(st.lists(st.sampled_from(ITEMS), min_size=1, max_size=3, unique=True))
-            policy = draw(st.sampled_from(list(WINDOWS)))
-            records.append(exposure(f"r{n}", user, ts, names, policy=policy, **partition))
-        elif what == "wish":
-            action = draw(st.sampled_from(["forget", "opt_out", "opt_in"]))
-            # events that arrive before an opt_in is known are gone, so it must not be late
-            at = now if action == "opt_in" else ts
-            topic, fields = control(user, action, at)
-            records.append((topic, {**fields, **partition}))
-        elif again := [r for r in records if r[0] != "controls"]:
-            records.append(draw(st.sampled_from(again)))
-    return records
-
-
-@st.composite
-def cut_streams(draw):
-    records = draw(streams())
-    cuts = draw(st.lists(st.integers(0, len(records)), min_size=len(records) // 3, max_size=12))
-    ends = [*sorted(cuts), len(records)]
-    idle = st.lists(st.sampled_from(PARTITIONS), max_size=3).map(tuple)
-    return records, [
-        (records[a:b], {"idle": draw(idle)}) for a, b in zip([0, *ends], ends, strict=False)
-    ]
 
 
 def run(windows, restore=False, **changes):
