@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 
 from ray_rec.errors import InvalidRecord, LogError
-from ray_rec.events import EVENTS, ITEMS, Item, Record, decode_one, key_of
+from ray_rec.events import EVENTS, ITEMS, Item, Record, check_time, decode_one, key_of
 from ray_rec.serving.answers import Request as Question
 from ray_rec.serving.engine import NotReady
 from ray_rec.serving.replica import Replica
@@ -148,6 +148,8 @@ async def _append(replica: Replica, topic: str, values: list[Any], name: str) ->
     for index, value in enumerate(values):
         try:
             record = decode_one(topic, bytes(value))
+            if topic == EVENTS:
+                check_time(record.ts, replica.now_ms())
         except InvalidRecord as error:
             field = f"{name}[{index}].{error.field}".rstrip(".")
             rejected.append({"index": index, "field": error.field, "path": field})

@@ -1,7 +1,7 @@
 """What a record is: schemas, validation, Arrow columns, dead letters."""
 
 from ray_rec.events.decode import Decoded, dead_letters, decode
-from ray_rec.events.parse import decode_one, encode, key_of
+from ray_rec.events.parse import check_time, decode_one, encode, key_of
 from ray_rec.events.schema import (
     CONTROLS,
     DEAD_LETTER,
@@ -39,6 +39,7 @@ __all__ = [
     "Item",
     "Reason",
     "Record",
+    "check_time",
     "dead_letters",
     "decode",
     "decode_one",

@@ -20,6 +20,7 @@ from ray_rec.events.schema import (
     DEAD_SCHEMA,
     ITEMS,
     KEY_FIELD,
+    MAX_AHEAD_MS,
     MAX_ID_CHARS,
     MAX_RECORD_BYTES,
     SCHEMAS,
@@ -103,10 +104,19 @@ def _decode_filled(topic: str, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, R
     keys: Any = good[KEY_FIELD[topic]].cast(pa.binary())
     equal: Any = pc.equal(keys, batch["key"])
     matches = pc.fill_null(equal, False).to_numpy(zero_copy_only=False)
-    if not matches.all():
+    ahead = matches & _is_ahead(topic, good, batch)
+    usable = matches & ~ahead
+    if not usable.all():
         bad += [_Bad(int(row), Reason.KEY_MISMATCH, KEY_FIELD[topic]) for row in kept[~matches]]
-        kept, good = kept[matches], good.filter(pa.array(matches))
+        bad += [_Bad(int(row), Reason.AHEAD_OF_LOG, "ts") for row in kept[ahead]]
+        kept, good = kept[usable], good.filter(pa.array(usable))
     return good, kept, bad
+
+
+def _is_ahead(topic: str, good: pa.RecordBatch, batch: pa.RecordBatch) -> Any:
+    """Mark behaviour too far ahead of its record; a record without a time (0, -1) tells nothing."""
+    claimed, log_ms = good["ts"].to_numpy(), batch["ts"].to_numpy()
+    return (topic != ITEMS) & (log_ms > 0) & (claimed > log_ms + MAX_AHEAD_MS)
 
 
 def _parse_lines(topic: str, values: Any) -> list[Any] | None:

@@ -12,6 +12,7 @@ import msgspec
 from ray_rec.errors import ConfigError, InvalidRecord
 from ray_rec.events.schema import (
     KEY_FIELD,
+    MAX_AHEAD_MS,
     MAX_RECORD_BYTES,
     STRUCTS,
     AnyRecord,
@@ -60,6 +61,13 @@ def decode_one(topic: str, value: bytes | None) -> AnyRecord:
     except msgspec.DecodeError as error:
         raise InvalidRecord(Reason.NOT_JSON, "", f"not one JSON object: {error}") from None
     return record
+
+
+def check_time(ts_ms: int, log_ms: int) -> None:
+    """Raise InvalidRecord when behaviour of time `ts_ms` lies too far ahead of the log's time."""
+    if ts_ms > log_ms + MAX_AHEAD_MS:
+        text = f"field ts: {ts_ms} is {ts_ms - log_ms} ms ahead of now, at most {MAX_AHEAD_MS} are"
+        raise InvalidRecord(Reason.AHEAD_OF_LOG, "ts", f"{text} allowed; set the clock right")
 
 
 def encode(record: AnyRecord) -> bytes:

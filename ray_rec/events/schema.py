@@ -22,6 +22,10 @@ MAX_RECORD_BYTES = 1 << 20
 
 MAX_ID_CHARS = 256
 
+MAX_AHEAD_MS = 300_000
+"""Behaviour may claim a time at most so far after the log's own time of its record. A claim beyond
+would move the watermark, and with it close what others still answer."""
+
 MAX_TS = 10**14
 """Times must lie below this (year 5138): it catches microseconds and nanoseconds."""
 
@@ -58,6 +62,7 @@ class Reason(StrEnum):
     OUT_OF_RANGE = "out_of_range"
     UNKNOWN_VALUE = "unknown_value"
     KEY_MISMATCH = "key_mismatch"
+    AHEAD_OF_LOG = "ahead_of_log"
 
 
 class Action(StrEnum):

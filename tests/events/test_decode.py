@@ -18,12 +18,14 @@ from ray_rec.events import (
     SCHEMAS,
     DeadLetter,
     Reason,
+    check_time,
     dead_letters,
     decode,
     decode_one,
     encode,
     key_of,
 )
+from ray_rec.events.schema import MAX_AHEAD_MS
 
 EVENT = {"event_id": "e1", "user_id": "u1", "item_id": "i1", "event_type": "click", "ts": 5}
 SHOWN = {"item_id": "i1", "position": 1, "score": 0.5, "propensity": 1.0}
@@ -105,6 +107,10 @@ BAD = [
     ),
     (EXPOSURES, dumps(GOOD[EXPOSURES], model_version=-1), Reason.OUT_OF_RANGE, "model_version"),
     (CONTROLS, dumps(GOOD[CONTROLS], action="delete"), Reason.UNKNOWN_VALUE, "action"),
+    # the records' own time is 9
+    (EVENTS, dumps(EVENT, ts=10 + MAX_AHEAD_MS), Reason.AHEAD_OF_LOG, "ts"),
+    (EXPOSURES, dumps(GOOD[EXPOSURES], ts=10**14 - 1), Reason.AHEAD_OF_LOG, "ts"),
+    (CONTROLS, dumps(GOOD[CONTROLS], ts=10 + MAX_AHEAD_MS), Reason.AHEAD_OF_LOG, "ts"),
 ]
 
 
@@ -137,9 +143,21 @@ def test_a_single_record_says_the_same(
         assert key_of(topic, decode_one(topic, value)) != KEYS[topic]
         return
     with pytest.raises(InvalidRecord) as caught:
-        decode_one(topic, value)
+        check_time(decode_one(topic, value).ts, log_ms=9)
     assert (caught.value.reason, caught.value.field) == (reason, field)
     assert not field or field in str(caught.value)
+
+
+def test_time_is_judged_by_the_log_as_far_as_it_has_one() -> None:
+    far = dumps(EVENT, ts=10**14 - 1)
+    values = [dumps(EVENT, ts=9 + MAX_AHEAD_MS), far, far, far]
+    table = raw(values, b"u1")
+    table = table.set_column(2, table.schema.field(2), pa.array([9, 9, 0, -1]))
+    decoded = decode(EVENTS, table)
+    assert decoded.table["offset"].to_pylist() == [100, 102, 103]
+    assert decoded.dead["reason"].to_pylist() == [Reason.AHEAD_OF_LOG]
+    item = dumps(GOOD[ITEMS], ts=10**14 - 1)  # moves no watermark
+    assert decode(ITEMS, raw([item], b"i1")).table.num_rows == 1
 
 
 def test_every_reason_is_tested() -> None:
@@ -252,7 +270,9 @@ def values(draw: st.DrawFn, topic: str) -> bytes | None:
 
 def single_reason(topic: str, value: bytes) -> str:
     try:
-        decode_one(topic, value)
+        record = decode_one(topic, value)
+        if key_of(topic, record) == KEYS[topic] and topic != ITEMS:
+            check_time(record.ts, log_ms=9)
     except InvalidRecord as error:
         return error.reason
     return Reason.KEY_MISMATCH
@@ -278,6 +298,8 @@ def test_batches_equal_single_records_and_lose_nothing(topic: str, data: st.Data
     assert together.dead == pa.concat_tables([empty.dead, *(d.dead for d in apart)])
     offsets = together.table["offset"].to_pylist() + together.dead["offset"].to_pylist()
     assert sorted(offsets) == whole["offset"].to_pylist()
-    for value, decoded in zip(rows, apart, strict=True):
+    for value, key, decoded in zip(rows, keys, apart, strict=True):
         if value:
-            assert set(decoded.dead["reason"].to_pylist()) <= {single_reason(topic, value)}
+            other = set() if key == KEYS[topic] else {Reason.KEY_MISMATCH}
+            allowed = {single_reason(topic, value)} | other
+            assert set(decoded.dead["reason"].to_pylist()) <= allowed

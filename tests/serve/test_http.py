@@ -105,6 +105,16 @@ def test_bad_events_are_named_and_good_ones_beside_them_accepted(app: Running) -
     assert response.json()["accepted"] == 0
 
 
+def test_events_of_a_time_to_come_are_refused(app: Running) -> None:
+    tomorrow = int(time.time() * 1000) + 86_400_000
+    batch = [event("u1", "tea-1", ts=tomorrow), event("u1", "tea-1")]
+    body = app.http.post("/v1/events", json={"events": batch}).json()
+    (rejected,) = body["rejected"]
+    assert (body["accepted"], rejected["index"], rejected["field"]) == (1, 0, "ts")
+    assert rejected["code"] == "ahead_of_log"
+    assert "clock" in rejected["reason"]
+
+
 def test_exposures_are_logged_with_version_policy_and_propensity(app: Running) -> None:
     user = f"shown {uuid.uuid4().hex}"
     answers = {a["request_id"]: a for a in (ask(app, user, context={"n": n}) for n in range(20))}
