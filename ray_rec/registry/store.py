@@ -45,6 +45,10 @@ class Store:
         except OSError as error:
             raise RegistryError(f"cannot read {path} of registry {self.url}: {error}") from error
 
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file."""
+        return bool(self._fs.exists(self._path(path)))
+
     def names(self, path: str) -> list[str]:
         """Return the sorted names in a folder, [] when there is no such folder."""
         self._fs.invalidate_cache()
@@ -109,12 +113,12 @@ class Store:
         self._fs.rm(full, recursive=True)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Exclude other writers of this host; object stores have one writer by agreement."""
+    def lock(self, name: str) -> Iterator[None]:
+        """Exclude other writers of `name` on this host; object stores have one by agreement."""
         if not self.local:
             yield
             return
-        with open(self._path(".lock"), "ab") as file:
+        with open(self._path(f".{name}.lock"), "ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

@@ -72,7 +72,7 @@ class StateOwner:
             snapshot = self._registry.snapshot(number)
             if snapshot is None:
                 return False
-            state = FeatureState.restore(self._config.features, snapshot.tables)
+            state = FeatureState.restore(self._config.features, snapshot.segments[0])
         self._state = state
         self._results.clear()
         return True

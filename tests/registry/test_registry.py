@@ -6,7 +6,6 @@ import os
 import uuid
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 import torch
 
@@ -17,7 +16,7 @@ from ray_rec.errors import (
     VersionCorrupt,
     VersionMissing,
 )
-from ray_rec.registry import Current, Draft, Gate, Registry, content_digest
+from ray_rec.registry import Base, Current, Draft, Gate, Registry, content_digest
 
 TENSORS = {"model.w": torch.arange(6.0).reshape(2, 3), "items.count": torch.tensor([4, 5])}
 ROWS = ["apple", "pear, ünïcode"]
@@ -70,8 +69,13 @@ def test_a_version_comes_back_as_it_was_published(registry: Registry, url: str) 
 
 def test_publishing_again_is_a_no_op_and_other_content_a_conflict(registry: Registry) -> None:
     first = registry.publish(1, TENSORS, ROWS, DRAFT)
-    other_metrics = dataclasses.replace(DRAFT, metrics={"recall_loss": 9.0})
-    assert registry.publish(1, TENSORS, ROWS, other_metrics) == first
+    elsewhere = dataclasses.replace(
+        DRAFT,
+        metrics={"recall_loss": 9.0},
+        run={"log": "sqlite:///other.db"},
+        plans=[{"number": 0}],
+    )
+    assert registry.publish(1, TENSORS, ROWS, elsewhere) == first
     with pytest.raises(VersionConflict, match=r"version 1 .* never rewritten"):
         registry.publish(1, TENSORS, ROWS[::-1], DRAFT)
     assert registry.load(1).rows == ROWS
@@ -216,6 +220,9 @@ def test_the_digest_is_of_the_content_alone() -> None:
     assert digest(rows=["apple", "plum"]) != same
     assert digest(offsets={"events": {0: 11, 1: 12}, "items": {0: 2}}) != same
     assert digest(config={"model": {"dim": 4}, "seed": 7}) != same
+    on_eight = digest(base=Base(1, "8" * 64, 2))
+    assert on_eight != same
+    assert digest(base=Base(1, "9" * 64, 2)) not in (same, on_eight)
 
 
 def test_a_bfloat16_and_an_empty_tensor_are_stored(registry: Registry) -> None:
@@ -225,25 +232,3 @@ def test_a_bfloat16_and_an_empty_tensor_are_stored(registry: Registry) -> None:
     assert torch.equal(loaded.tensors["a"], tensors["a"])
     assert loaded.tensors["b"].shape == (0, 4)
     assert loaded.rows == []
-
-
-def test_the_newest_whole_snapshot_is_found(registry: Registry) -> None:
-    assert registry.latest_snapshot() is None
-    for number in range(1, 6):
-        table = pa.table({"user": ["a", "b"], "n": [number, number + 1]})
-        registry.publish_snapshot(number, {"users": table}, {"events": {0: number}})
-    snapshot = registry.latest_snapshot()
-    assert snapshot is not None
-    assert snapshot.number == 5
-    assert snapshot.offsets == {"events": {0: 5}}
-    assert snapshot.tables["users"].to_pydict() == {"user": ["a", "b"], "n": [5, 6]}
-
-
-def test_a_damaged_snapshot_is_passed_over(tmp_path: Path) -> None:
-    registry = Registry(str(tmp_path), create=True)
-    for number in (1, 2):
-        registry.publish_snapshot(number, {"t": pa.table({"n": [number]})}, {"events": {0: 1}})
-    (tmp_path / "snapshots/00000002/t.arrow").write_bytes(b"gone")
-    snapshot = registry.latest_snapshot()
-    assert snapshot is not None
-    assert snapshot.number == 1
