@@ -49,8 +49,9 @@ def ray_rec(
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
-    """A registry of three versions, of which the second failed the gate."""
+    """A registry of three versions: the second failed the gate, the third is a delta on it."""
     registry = Registry(str(tmp_path / "registry"), create=True)
+    base = None
     for version in (1, 2, 3):
         draft = Draft(
             parent=version - 1 or None,
@@ -60,9 +61,11 @@ def registry(tmp_path: Path) -> Registry:
             encoder="e",
             metrics={"loss": 1 / version},
             gate=Gate(passed=version != 2, reason="worse" if version == 2 else ""),
+            base=base if version == 3 else None,
         )
         tensors = {"w": torch.full((1,), float(version))}
-        registry.publish(version, tensors, ["a"], draft)
+        rows = [] if version == 3 else ["a"]
+        base = registry.publish(version, tensors, rows, draft).as_base()
     return registry
 
 
@@ -213,6 +216,8 @@ def test_models_are_listed_rolled_back_and_released(ray_rec: Run, registry: Regi
     lines = listed.out.splitlines()
     assert [line[0] for line in lines[:3]] == [" ", " ", "*"]
     assert "gate failed (worse)" in lines[1]
+    assert [line[2:].split()[2] for line in lines[:3]] == ["full", "full", "delta"]
+    assert all("  1 items  " in line for line in lines[:3])
     assert lines[3] == "3 versions, 3 in service"
 
     rolled = ray_rec("models", "rollback", "--json", *option)
@@ -230,6 +235,8 @@ def test_models_as_json(ray_rec: Run, registry: Registry) -> None:
     shown = json.loads(ray_rec("models", "list", "--json", "--set", f"registry={registry.url}").out)
     assert shown["current"] == {"version": 3, "held": False}
     assert [manifest["version"] for manifest in shown["versions"]] == [1, 2, 3]
+    assert [manifest["kind"] for manifest in shown["versions"]] == ["full", "full", "delta"]
+    assert shown["versions"][2]["base"]["number"] == 2
     assert shown["versions"][2]["offsets"] == {"events": {"0": 30}}
 
 

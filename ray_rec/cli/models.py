@@ -28,7 +28,7 @@ def _registry(config: ConfigFile, overrides: Overrides) -> "Registry":
 def list_versions(
     config: ConfigFile = None, overrides: Overrides = None, as_json: AsJson = False
 ) -> None:
-    """List the versions, newest last, with gate and metrics; * marks the one in service."""
+    """List the versions, newest last, with kind, gate and metrics; * marks the one in service."""
     registry = _registry(config, overrides)
     current = registry.current()
     manifests = [registry.manifest(version) for version in registry.versions()]
@@ -46,7 +46,8 @@ def _line(manifest: "Manifest") -> str:
     gate = "passed" if manifest.gate.passed else f"failed ({manifest.gate.reason})"
     measured = manifest.metrics.items()
     metrics = "  ".join(f"{k} {v:.4g}" for k, v in measured if any(part in k for part in QUALITY))
-    return f"{manifest.version:>8}  {made}  {manifest.num_items} items  gate {gate}  {metrics}"
+    about = f"{made}  {manifest.kind:<5}  {manifest.num_items} items  gate {gate}"
+    return f"{manifest.version:>8}  {about}  {metrics}"
 
 
 def _summary(current: "Current | None", num_versions: int) -> str:

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_ROWS = ("id", "count", "accumulator", "text_row", "price")
+from ray_rec.model.changes import Rows
+
+_SERVED = ("id", "count", "text_row", "price")
+_ROWS = (*_SERVED, "accumulator", "changed")
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,11 @@ def own_share(count: Tensor, id_prior: float) -> Tensor:
 
 
 class ItemTable:
-    """Tensors by catalogue row; `len` of them are in use, the rest is spare capacity."""
+    """Tensors by catalogue row; `len` of them are in use, the rest is spare capacity.
+
+    `changed` tells the rows that are not as the last version has them; whoever writes to a row
+    says so with `touch`. Texts never change, so there a number is enough: those since are new.
+    """
 
     def __init__(self, dim: int, text_dim: int, dtype: torch.dtype, device: torch.device) -> None:
         self.id = torch.zeros(0, dim, dtype=dtype, device=device)
@@ -56,7 +63,8 @@ class ItemTable:
         self.accumulator = self.id.new_zeros(0)
         self.price = self.id.new_zeros(0)
         self.text_row = torch.zeros(0, dtype=torch.int64, device=device)
-        self._num_items = self._num_texts = 0
+        self.changed = torch.zeros(0, dtype=torch.bool, device=device)
+        self._num_items = self._num_texts = self._published_texts = 0
 
     def __len__(self) -> int:
         return self._num_items
@@ -73,6 +81,11 @@ class ItemTable:
             setattr(self, name, _grown(getattr(self, name), num_items))
         self._num_items = max(before, num_items)
         self.price[before : self._num_items] = torch.nan
+        self.changed[before : self._num_items] = True
+
+    def touch(self, rows: Tensor) -> None:
+        """Count `rows` among the changed ones."""
+        self.changed[rows] = True
 
     def add_texts(self, whitened: Tensor) -> int:
         """Append whitened texts [m, text_dim]; return the row of the first."""
@@ -94,10 +107,28 @@ class ItemTable:
             price=self.price[rows],
         )
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the rows in use by name."""
-        out = {name: getattr(self, name)[: self._num_items] for name in _ROWS}
+    def served(self) -> dict[str, Tensor]:
+        """Return by name what a version holds of the rows in use."""
+        out = {name: getattr(self, name)[: self._num_items] for name in _SERVED}
         return {**out, "text": self.text[: self._num_texts]}
+
+    def changes(self) -> dict[str, Rows]:
+        """Return by name the rows of `served` that changed since `published`, or are new."""
+        rows = self.changed[: self._num_items].nonzero()[:, 0]
+        texts = torch.arange(self._published_texts, self._num_texts, device=rows.device)
+        out = {name: Rows(rows, getattr(self, name)[rows]) for name in _SERVED}
+        return {**out, "text": Rows(texts, self.text[texts])}
+
+    def published(self) -> None:
+        """Let what is here now be what later `changes` start from."""
+        self.changed.zero_()
+        self._published_texts = self._num_texts
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything of the rows in use by name."""
+        out = {name: getattr(self, name)[: self._num_items] for name in _ROWS}
+        num_published = torch.tensor(self._published_texts)
+        return {**out, "text": self.text[: self._num_texts], "published_texts": num_published}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take what `tensors` gave."""
@@ -105,6 +136,7 @@ class ItemTable:
             mine: Tensor = getattr(self, name)
             setattr(self, name, tensors[name].to(mine.device, mine.dtype, copy=True))
         self._num_items, self._num_texts = len(self.id), len(self.text)
+        self._published_texts = int(tensors["published_texts"])
 
 
 def _grown(tensor: Tensor, size: int) -> Tensor:

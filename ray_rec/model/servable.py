@@ -23,6 +23,8 @@ Int64 = npt.NDArray[np.int64]
 MODEL, ITEMS, WHITENING = "model.", "items.", "whitening."
 
 _BY_ROW = ("vector", "share", "price", "text_row")
+_CHUNK_TEXTS = 1024
+"""Texts go through the tower in pieces that stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,12 @@ class Servable:
         self._model, self._whitening, self._tables = model, whitening, tables
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], config: ModelConfig) -> "Servable":
+    def from_tensors(
+        cls, tensors: Mapping[str, Tensor], config: ModelConfig, rows: Tensor | None = None
+    ) -> "Servable":
         """Make it of a version's tensors (`Learner.export`), which must not change afterwards.
+
+        With `rows` (int64 [n]) it is a copy that scores these items alone: row j is rows[j].
 
         Raises:
             ModelError: the tensors are not those of a model with this configuration.
@@ -55,11 +61,14 @@ class Servable:
         try:
             model.load_state_dict(tensors_under(tensors, MODEL))
             items, white = tensors_under(tensors, ITEMS), tensors_under(tensors, WHITENING)
+            if rows is not None:
+                items = _only(items, rows)
             whitening = Whitening(white["mean"], white["projection"])
             share = own_share(items["count"], config.id_prior)
             with torch.inference_mode():
-                text = model.tower(items["text"])[items["text_row"]]
-                vector = torch.lerp(text, items["id"], share[:, None])
+                parts = torch.split(items["text"], _CHUNK_TEXTS)
+                text = torch.cat([model.tower(part) for part in parts])
+                vector = torch.lerp(text[items["text_row"]], items["id"], share[:, None])
             tables = _Tables(vector, share, items["price"], items["text_row"], items["text"])
         except (KeyError, RuntimeError) as error:
             raise ModelError(
@@ -78,11 +87,6 @@ class Servable:
         """Width of the encoder's raw text vectors."""
         return len(self._whitening.mean)
 
-    def is_finite(self) -> bool:
-        """Whether all weights and item vectors are finite."""
-        weights = [*self._model.parameters(), self._tables.vector]
-        return all(bool(torch.isfinite(weight).all()) for weight in weights)
-
     @torch.inference_mode()
     def permute(self, rows: Int64, raw: Float32) -> "Servable":
         """Return a servable whose row j is this one's row rows[j].
@@ -91,6 +95,8 @@ class Servable:
         (float32 [number of -1, raw_dim], zeros where it has no text), and is served from its text.
         """
         index = torch.from_numpy(rows)
+        if torch.equal(index, torch.arange(self.num_items)):
+            return self
         cold = torch.nonzero(index < 0)[:, 0]
         tables, taken = self._tables, index.clamp(min=0)
         white = self._whitening.apply(torch.from_numpy(raw))
@@ -211,6 +217,12 @@ class Servable:
         dot = vector @ functional.normalize(vector[row], dim=0)
         cosine: Float32 = (dot / torch.linalg.vector_norm(vector, dim=1).clamp(min=1e-12)).numpy()
         return cosine
+
+
+def _only(items: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    """Return the item tables of some rows, each with a text of its own."""
+    out = {name: table[rows] for name, table in items.items() if name != "text"}
+    return {**out, "text": items["text"][out["text_row"]], "text_row": torch.arange(len(rows))}
 
 
 def known_popularity(popularity: Float32, num_items: int) -> Tensor:

@@ -33,7 +33,8 @@ def flat(changes: Changes) -> dict[str, torch.Tensor]:
     named: dict[str, torch.Tensor] = {}
     for name, change in changes.items():
         if isinstance(change, Rows):
-            named |= {name: change.value, name + _AT: change.row}
+            # a copy: tables may share one index, safetensors takes no tensor twice
+            named |= {name: change.value, name + _AT: change.row.clone()}
         else:
             named[name] = change
     return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}

@@ -15,7 +15,7 @@ from ray_rec.events import Record
 from ray_rec.features.config import FeatureConfig
 from ray_rec.features.state import FeatureState
 from ray_rec.log import EventLog
-from ray_rec.registry import Manifest, Registry
+from ray_rec.registry import Manifest, Registry, Version
 from ray_rec.serving.answers import Answer, Request
 from ray_rec.serving.config import ServingConfig
 from ray_rec.serving.engine import Engine
@@ -64,6 +64,7 @@ class Replica:
         self._event_log = log
         self._registry = registry
         self._encode = encode
+        self._loaded: Version | None = None
         features = features or FeatureConfig()
         snapshot = registry.latest_snapshot()
         self._snapshot = None if snapshot is None else snapshot.number
@@ -186,13 +187,15 @@ class Replica:
             return
         started = time.monotonic()
         try:
-            self.engine.swap(self._registry.load(current.version))
+            self._loaded = self._registry.load(current.version, have=self._loaded)
+            self.engine.swap(self._loaded)
         except VersionMissing:
             if self._registry.current() == current:
                 raise
             return  # pruned between two reads; CURRENT has moved on
         self.metrics.swaps.inc()
-        _log.info("version %d serves after %.2f s", current.version, time.monotonic() - started)
+        kind, seconds = self._loaded.manifest.kind, time.monotonic() - started
+        _log.info("version %d (%s) serves after %.2f s", current.version, kind, seconds)
 
     def _encode_texts(self) -> None:
         while not self._stop.wait(_TEXTS_POLL_S):

@@ -18,6 +18,7 @@ import torch
 
 from ray_rec.config import RunConfig
 from ray_rec.errors import StateError
+from ray_rec.registry import Base
 from ray_rec.registry.files import table_from_bytes, table_to_bytes
 from ray_rec.registry.store import Store
 
@@ -47,13 +48,13 @@ class TrainerCheckpoint:
     learner: Mapping[str, torch.Tensor]
     rows: Sequence[str]
     held_out: pa.Table | None
-    published: int | None
+    published: Base | None
 
 
 @dataclass(frozen=True)
 class _Manifest:
     number: int
-    published: int | None
+    published: Base | None
     files: dict[str, str]
 
 

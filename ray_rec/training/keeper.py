@@ -88,7 +88,8 @@ class Keeper:
         offsets: Mapping[str, Offsets],
     ) -> float:
         started = time.perf_counter()
-        self._registry.publish_snapshot(checkpoint.number, state, offsets)
+        also = self._checkpoints.numbers()
+        self._registry.publish_snapshot(checkpoint.number, state, offsets, also=also)
         self._checkpoints.write(checkpoint)
         self._kept(checkpoint.number, self._checkpoints.numbers()[0])
         return time.perf_counter() - started

@@ -17,6 +17,7 @@ from torch import Tensor
 from ray_rec.errors import ModelError
 from ray_rec.features.arrays import mix
 from ray_rec.features.examples import Batch, WindowExamples, collate
+from ray_rec.model.changes import Rows
 from ray_rec.model.config import ModelConfig
 from ray_rec.model.items import ItemSlice, ItemTable
 from ray_rec.model.recommender import LossSums, MultiTaskModel
@@ -105,6 +106,7 @@ class Learner:
         self._items.text_row[rows] = text_row.to(self._device)
         price = torch.from_numpy(items["price"].to_numpy(zero_copy_only=False).copy())
         self._items.price[rows] = price.to(self._device, self._dtype)
+        self._items.touch(rows)
         new = rows[rows >= before]
         white = self._items.text[self._items.text_row[new]]
         width = min(self._model_config.dim, white.shape[1])
@@ -118,7 +120,7 @@ class Learner:
         if not len(self._items):
             return Metrics()
         batch = collate(sample(examples, share), self._model_config.num_outcomes)
-        servable = Servable.from_tensors(self._version(), self._model_config)
+        servable = Servable.from_tensors(self.tensors(), self._model_config)
         return self._workers.add_metrics(measure(servable, batch, window.popularity))
 
     def learn(
@@ -221,26 +223,43 @@ class Learner:
         id_lr = self._config.id_lr * rate_scale
         rowwise_adagrad_(self._items.id, self._items.accumulator, index, grad, id_lr)
         self._items.count[index] += seen
+        self._items.touch(index)
 
     def servable(self) -> Servable:
         """Return the model as it would serve now; later steps do not change it."""
         return Servable.from_tensors(self.export(), self._model_config)
 
     def export(self) -> dict[str, Tensor]:
-        """Return the tensors of a version, float32 on the CPU: weights, item tables, whitening."""
-        return {name: tensor.clone() for name, tensor in self._version().items()}
+        """Return a copy of `tensors`; later steps do not change it."""
+        return {name: tensor.clone() for name, tensor in self.tensors().items()}
 
-    def _version(self) -> dict[str, Tensor]:
-        """Return a version's tensors; they may share memory with what is learned on."""
-        items = self._items.tensors()
-        del items["accumulator"]
-        named = {f"{MODEL}{k}": v for k, v in self._model.state_dict().items()}
-        named |= {f"{ITEMS}{k}": v for k, v in items.items()}
-        named |= self._texts.whitening()
-        return {
-            k: v.detach().cpu().float() if v.is_floating_point() else v.cpu()
-            for k, v in named.items()
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of a version, float32 on the CPU: weights, item tables, whitening.
+
+        They may share memory with what is learned on.
+        """
+        items = {f"{ITEMS}{k}": _plain(v) for k, v in self._items.served().items()}
+        return self._dense() | items
+
+    def export_changes(self) -> dict[str, Tensor | Rows]:
+        """Return what differs from the version that `published` was called for last.
+
+        Item tables as rows that changed or are new, the rest whole; as `tensors` otherwise.
+        """
+        items = {
+            f"{ITEMS}{k}": Rows(row.cpu(), _plain(value))
+            for k, (row, value) in self._items.changes().items()
         }
+        return self._dense() | items
+
+    def published(self) -> None:
+        """Let a version of what is known now be what later changes start from."""
+        self._items.published()
+
+    def _dense(self) -> dict[str, Tensor]:
+        """Return what a version holds beside the item tables."""
+        named = {f"{MODEL}{k}": v for k, v in self._model.state_dict().items()}
+        return {k: _plain(v) for k, v in (named | self._texts.whitening()).items()}
 
     def state(self) -> dict[str, Tensor]:
         """Return everything needed to continue bit for bit, by flat names."""
@@ -275,6 +294,11 @@ def mixed_precision(config: LearnerConfig, device: torch.device) -> bool:
     if config.precision == "auto":
         return device.type == "cuda" and torch.cuda.is_bf16_supported()
     return config.precision == "bfloat16"
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach().cpu()
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _ints(*values: int) -> list[npt.NDArray[np.int64]]:

@@ -26,7 +26,7 @@ from ray_rec.training.gate import Gate
 from ray_rec.training.keeper import Keeper
 from ray_rec.training.learner import Learner
 from ray_rec.training.owner import WindowSide
-from ray_rec.training.publisher import Candidate, Publisher
+from ray_rec.training.publisher import Candidate, Kind, Publisher
 from ray_rec.training.reader import WindowReader
 from ray_rec.training.workers import Workers
 
@@ -114,13 +114,15 @@ class WindowLoop:
             kept = self._checkpoints.read(number)
         config, device = self._config, ray.train.torch.get_device()
         self._learner = Learner(config.model, config.learner, device)
-        self._gate = Gate(config.training.gate_queries, config.training.gate_margin)
+        self._gate = Gate(config.model, config.training.gate_queries, config.training.gate_margin)
         self._number, self._learned = number, kept is not None
         self._rows: list[str] = []
         if kept is not None:
             self._learner.load(kept.learner)
             self._gate.rows = kept.held_out
             self._rows = list(kept.rows)
+        if self._publisher is not None:
+            self._publisher.last = None if kept is None else kept.published
 
     def _retreat(self, window: Window, error: Diverged) -> None:
         """Go back to the last checkpoint, with a milder plan for the window that diverged."""
@@ -157,7 +159,7 @@ class WindowLoop:
         self._gate.add(side.held_out)
         self._number = window.number + 1
         if window.publish != "none" and self._learned:
-            metrics |= self._publish(metrics)
+            metrics |= self._publish(metrics, window.publish)
         timer.lap("publish")
         if keep and self._learned:
             self._keep()
@@ -181,8 +183,9 @@ class WindowLoop:
         new = items.filter(pc.field("row") >= len(self._rows)).sort_by("row")
         self._rows.extend(str(item_id) for item_id in new["item_id"].to_pylist())
 
-    def _publish(self, metrics: dict[str, Any]) -> dict[str, Any]:
+    def _publish(self, metrics: dict[str, Any], kind: Kind) -> dict[str, Any]:
         if self._publisher is None or self._side is None:
+            self._learner.published()  # all workers count changes alike
             return {}
         candidate = Candidate(
             number=self._number,
@@ -191,7 +194,7 @@ class WindowLoop:
             popularity=self._side.window.popularity,
             metrics={k: float(v) for k, v in metrics.items()},
         )
-        return self._publisher.publish(self._learner, candidate, self._gate)
+        return self._publisher.publish(self._learner, candidate, self._gate, kind)
 
     def _keep(self) -> None:
         """Begin to keep what stands before the next window, unless the owner is already further.
@@ -209,6 +212,6 @@ class WindowLoop:
                 learner=self._learner.state(),
                 rows=tuple(self._rows),
                 held_out=self._gate.rows,
-                published=None,
+                published=None if self._publisher is None else self._publisher.last,
             )
             self._keeper.keep(checkpoint, state, self._side.offsets)

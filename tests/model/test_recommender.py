@@ -212,11 +212,11 @@ def test_growth_leaves_what_is_there() -> None:
     table.id[:2] = torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8]])
     table.count[:2] = torch.tensor([1.0, 2.0])
     table.price[0] = 9.5
-    before = {name: tensor.clone() for name, tensor in table.tensors().items()}
+    before = {name: tensor.clone() for name, tensor in table.served().items()}
     table.grow(100)
     first = table.add_texts(torch.full((7, 3), 2.0))
     assert (first, table.num_texts, len(table)) == (1, 8, 100)
-    after = table.tensors()
+    after = table.served()
     for name, tensor in before.items():
         torch.testing.assert_close(after[name][: len(tensor)], tensor, equal_nan=True)
     assert torch.isnan(after["price"][2:]).all()

@@ -131,12 +131,24 @@ def test_similarity_is_a_cosine(servable: Servable) -> None:
     assert (np.abs(cosine) <= 1 + 1e-5).all()
 
 
-def test_weights_that_are_not_finite_are_noticed(servable: Servable, tensors: Tensors) -> None:
-    assert servable.is_finite()
-    for name in ("items.id", "model.trunk.start"):
-        made = tensors()
-        made[name].view(-1)[0] = torch.nan
-        assert not Servable.from_tensors(made, toy.PLAIN).is_finite()
+def test_of_some_rows_it_scores_them_as_the_whole_does(tensors: Tensors) -> None:
+    """Items that share a text, and rows in any order."""
+    made = tensors()
+    made["items.text_row"][7] = made["items.text_row"][1]
+    rows = [7, 38, 1, 2, 20]
+    whole = Servable.from_tensors(made, toy.PLAIN)
+    some = Servable.from_tensors(made, toy.PLAIN, torch.tensor(rows))
+    place = {row: at for at, row in enumerate(rows)}
+    person = PEOPLE[2]  # of items 1, 2 and 38
+    same = person._replace(item=np.array([place[r] for r in person.item.tolist()], np.int32))
+    scores = some.recall(same, toy.NOW_MS, POPULARITY[rows])[0]
+    assert scores == pytest.approx(whole.recall(person, toy.NOW_MS, POPULARITY)[0][rows], abs=1e-5)
+
+
+def test_rows_where_they_are_cost_nothing(servable: Servable) -> None:
+    rows, none = np.arange(toy.NUM_ITEMS), np.zeros((0, toy.RAW_DIM), np.float32)
+    assert servable.permute(rows, none) is servable
+    assert servable.permute(rows[:-1], none).num_items == toy.NUM_ITEMS - 1
 
 
 def test_tensors_of_another_configuration_are_refused(tensors: Tensors) -> None:

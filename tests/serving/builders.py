@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import torch
 
 from ray_rec.events import decode
 from ray_rec.features.config import FeatureConfig
 from ray_rec.features.examples import assign_steps
 from ray_rec.features.state import FeatureState
 from ray_rec.log import EventLog, Window
+from ray_rec.model.changes import Rows
 from ray_rec.model.config import EncoderConfig, ModelConfig
 from ray_rec.model.encoder import TextEncoder
 from ray_rec.registry import Draft, Gate, Manifest, Registry, Version
@@ -95,6 +97,30 @@ def version_of(
     return Version(tensors, [str(state.catalogue.item_id[row]) for row in order], manifest), state
 
 
+def publish_delta(registry: Registry, number: int, before: Version, *new: str) -> Version:
+    """Publish `number` on top of a version: five items learned on, and `new` ones with a text."""
+    generator, end = torch.Generator().manual_seed(number), len(before.rows)
+    rows = torch.cat(
+        [torch.randperm(end, generator=generator)[:5], torch.arange(end, end + len(new))]
+    )
+    ids = before.tensors["items.id"]
+    texts = torch.arange(len(new)) + len(before.tensors["items.text"])
+    white = before.tensors["items.text"]
+    text_row = torch.cat([before.tensors["items.text_row"][rows[:5]], texts])
+    changes = {
+        "items.id": Rows(rows, torch.randn(len(rows), ids.shape[1], generator=generator)),
+        "items.count": Rows(rows, torch.full((len(rows),), 50.0)),
+        "items.price": Rows(rows, torch.ones(len(rows))),
+        "items.text_row": Rows(rows, text_row),
+        "items.text": Rows(texts, white[: len(new)]),
+        "model.recall.scale": before.tensors["model.recall.scale"] + 0.5,
+    }
+    manifest = before.manifest
+    draft = {f.name: getattr(manifest, f.name) for f in dataclasses.fields(Draft)}
+    registry.publish(number, changes, new, Draft(**draft | {"base": manifest.as_base()}))
+    return registry.load(number)
+
+
 def publish(
     log: EventLog, registry: Registry, number: int, encoder: Words | TextEncoder
 ) -> Version:
@@ -103,4 +129,4 @@ def publish(
     draft = {f.name: getattr(version.manifest, f.name) for f in dataclasses.fields(Draft)}
     registry.publish(number, version.tensors, version.rows, Draft(**draft))
     registry.publish_snapshot(number, state.snapshot(), state.offsets)
-    return version
+    return registry.load(number)

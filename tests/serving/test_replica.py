@@ -9,12 +9,13 @@ import numpy.typing as npt
 import pytest
 
 from ray_rec.errors import LogError, LogUnavailable, OffsetGap
-from ray_rec.events import EVENTS, EXPOSURES, Event, Record
+from ray_rec.events import EVENTS, EXPOSURES, Event, Item, Record
 from ray_rec.log import Offsets
 from ray_rec.log.sqlite import SqliteLog
-from ray_rec.registry import Registry
+from ray_rec.registry import Registry, Version
 from ray_rec.serving.answers import Request
 from ray_rec.serving.config import ServingConfig
+from ray_rec.serving.engine import Engine
 from ray_rec.serving.replica import Replica
 from tests.serving import builders, shop
 
@@ -140,6 +141,93 @@ def test_versions_are_followed_and_a_corrupt_one_is_not_taken(
     registry.release()
     builders.publish(log, registry, 3, WORDS)
     eventually(lambda: replica.engine.version == 3)
+
+
+def answers_alike(replica: Replica, version: Version) -> bool:
+    """Whether it answers as an engine of the same state that took the version whole."""
+    engine = Engine(builders.FEATURES, replica.serving, replica.engine.state)
+    engine.swap(version)
+    question = Request(user_id="u1", request_id="r", num=100, ts=int(time.time() * 1000))
+    mine, theirs = replica.recommend(question), engine.recommend(question)
+    scores = [i.score for i in mine.items], [i.score for i in theirs.items]
+    return (
+        [i.item_id for i in mine.items] == [i.item_id for i in theirs.items]
+        and scores[0] == pytest.approx(scores[1], abs=1e-4)
+        and mine.model_version == version.manifest.version
+    )
+
+
+def test_deltas_are_followed_one_by_one_and_after_ten_were_missed(
+    log: TroubledLog, registry: Registry, start: Callable[..., Replica], tmp_path: Path
+) -> None:
+    version = builders.publish(log, registry, 1, WORDS)
+    replica = start()
+    version = builders.publish_delta(registry, 2, version)
+    eventually(lambda: replica.engine.version == 2)
+    assert answers_alike(replica, version)
+
+    held = registry.rollback(2)
+    for number in range(3, 13):
+        new = [f"new-{number}"] if number % 5 == 0 else []
+        version = builders.publish_delta(registry, number, version, *new)
+    assert registry.current() == held
+    (tmp_path / "registry/versions/00000001/model.safetensors").unlink()  # it is not read again
+    registry.release()
+    eventually(lambda: replica.engine.version == 12)
+    assert answers_alike(replica, version)
+    assert version.rows[48:] == ["new-5", "new-10"]
+
+
+def test_a_rollback_to_a_delta_is_answered_with_it(
+    log: TroubledLog, registry: Registry, start: Callable[..., Replica]
+) -> None:
+    versions = [builders.publish(log, registry, 1, WORDS)]
+    for number in (2, 3, 4):
+        versions.append(builders.publish_delta(registry, number, versions[-1]))
+    replica = start()
+    assert replica.engine.version == 4
+    registry.rollback(2)
+    eventually(lambda: replica.engine.version == 2)
+    assert answers_alike(replica, versions[1])
+    registry.release()
+    eventually(lambda: replica.engine.version == 4)
+    assert answers_alike(replica, versions[3])
+
+
+def test_a_delta_brings_a_new_item_that_waited_for_its_text(
+    log: TroubledLog, registry: Registry, start: Callable[..., Replica]
+) -> None:
+    version = builders.publish(log, registry, 1, WORDS)
+    replica = start(encode=None)
+    item = Item(item_id="new", title="brand new", ts=1)
+    assert replica.append("items", shop.records("items", [item]))
+    assert "new" not in ask(replica)
+    version = builders.publish_delta(registry, 2, version, "new")
+    eventually(lambda: replica.engine.version == 2)
+    assert "new" in ask(replica)
+    assert replica.engine.num_without_vector == 0
+    assert answers_alike(replica, version)
+
+
+def test_a_broken_chain_leaves_the_version_in_service(
+    log: TroubledLog, registry: Registry, start: Callable[..., Replica], tmp_path: Path
+) -> None:
+    version = builders.publish(log, registry, 1, WORDS)
+    replica = start()
+    held = registry.rollback(1)
+    for number in (2, 3):
+        version = builders.publish_delta(registry, number, version)
+    assert registry.current() == held
+    file = tmp_path / "registry/versions/00000002/model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + b"x")
+    registry.release()
+    eventually(lambda: 'ray_rec_follower_errors_total{source="registry"}' in replica.metrics_text())
+    assert replica.engine.version == 1
+    assert len(ask(replica)) == 48
+    file.write_bytes(whole)
+    eventually(lambda: replica.engine.version == 3)
+    assert answers_alike(replica, version)
 
 
 def test_a_log_that_comes_back_is_followed_on(

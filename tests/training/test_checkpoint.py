@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from ray_rec.errors import StateError
+from ray_rec.registry import Base
 from ray_rec.training.checkpoint import Checkpoints, TrainerCheckpoint
 from tests.model import toy
 
 
 def made(number: int, held_out: pa.Table | None = None) -> TrainerCheckpoint:
     weights = {"model.w": torch.full((3,), float(number)), "steps": torch.tensor(number)}
-    return TrainerCheckpoint(number, weights, ["a", "b"], held_out, published=number - 1)
+    return TrainerCheckpoint(number, weights, ["a", "b"], held_out, Base(number - 1, "ab", 2))
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def test_what_is_read_is_what_was_written(checkpoints: Checkpoints) -> None:
     checkpoints.write(made(7, rows))
     read = checkpoints.read(7)
     assert read.number == 7
-    assert read.published == 6
+    assert read.published == Base(6, "ab", 2)
     assert read.rows == ["a", "b"]
     assert read.held_out == rows
     assert read.learner["model.w"].tolist() == [7.0, 7.0, 7.0]

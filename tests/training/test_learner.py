@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from ray_rec.errors import ModelError
+from ray_rec.model.changes import Rows as ChangedRows
+from ray_rec.model.changes import merged
 from ray_rec.model.config import ModelConfig
 from ray_rec.training.config import LearnerConfig
 from ray_rec.training.learner import Learner
@@ -249,3 +251,75 @@ def test_about_the_share_asked_for_is_tested_and_the_same_rows_on_any_worker() -
     parts = [sample(rows.slice(at, 500), 0.1) for at in range(0, 2_000, 500)]
     assert pa.concat_tables(parts)["offset"].to_pylist() == tested
     assert sample(rows, 1.0).num_rows == 2_000
+
+
+def _after(base: dict[str, torch.Tensor], learner: Learner) -> dict[str, torch.Tensor]:
+    return merged(base, [learner.export_changes()])
+
+
+def _changed(learner: Learner) -> list[int]:
+    rows = learner.export_changes()["items.id"]
+    assert isinstance(rows, ChangedRows)
+    return rows.row.tolist()
+
+
+def test_changes_on_the_last_version_are_the_next_one() -> None:
+    """Over several windows, published after each, with new items and a changed text between."""
+    learner = _learner(CHANCE)
+    version = learner.export()
+    learner.published()
+    end = toy.NUM_ITEMS
+    for number in range(4):
+        _learn(learner, number, toy.ring_rows(40, number))
+        more = toy.items(end, end + number)
+        learner.observe(more, toy.text_vectors(end + number)[end:])
+        end += number
+        learner.observe(
+            toy.items(5, 6).set_column(2, "text", pa.array([f"other {number}"])),
+            toy.text_vectors(1, seed=50 + number),
+        )
+        version = _after(version, learner)
+        learner.published()
+        assert _equal(version, learner.export())
+    assert len(version["items.id"]) == toy.NUM_ITEMS + 6
+    assert len(version["items.text"]) == toy.NUM_ITEMS + 6 + 4
+
+
+def test_what_is_touched_new_or_changed_counts_as_changed() -> None:
+    learner = _learner(replace(toy.PLAIN, exact_items=0, negatives=2))
+    assert _changed(learner) == list(range(toy.NUM_ITEMS))
+    learner.published()
+    assert _changed(learner) == []
+    learner.observe(
+        toy.items(7, 8).set_column(3, "price", pa.array([99.5], pa.float32())),
+        toy.text_vectors()[[7]],
+    )
+    assert _changed(learner) == [7]
+    _learn(learner, 1, [toy.row([1, 2], [3])])
+    assert {1, 2, 3, 7} <= set(_changed(learner))
+    assert len(_changed(learner)) <= 6
+    learner.observe(toy.items(toy.NUM_ITEMS, toy.NUM_ITEMS + 1), toy.text_vectors(1, seed=9))
+    assert _changed(learner)[-1] == toy.NUM_ITEMS
+    text = learner.export_changes()["items.text"]
+    assert isinstance(text, ChangedRows)
+    assert text.row.tolist() == [toy.NUM_ITEMS], "texts are the same but for the new item's"
+
+
+def test_a_loaded_state_gives_the_same_changes() -> None:
+    """The rest of a window after a version, then a restart, then more."""
+    one, other = _learner(CHANCE), Learner(CHANCE, FAST)
+    _learn(one, 0, toy.ring_rows(40, 0))
+    one.published()
+    _learn(one, 1, [toy.row([1, 2], [3])])
+    one.observe(toy.items(toy.NUM_ITEMS, toy.NUM_ITEMS + 1), toy.text_vectors(1, seed=9))
+    other.load(one.state())
+    for learner in (one, other):
+        rows = [toy.row([4, 5], [6])]
+        learner.learn(toy.window(2, rows, toy.NUM_ITEMS + 1), toy.table(rows), 1)
+    left, right = one.export_changes(), other.export_changes()
+    assert left.keys() == right.keys()
+    for name, change in left.items():
+        mine, theirs = (c if isinstance(c, ChangedRows) else (c,) for c in (change, right[name]))
+        for a, b in zip(mine, theirs, strict=True):
+            assert torch.equal(a.nan_to_num(), b.nan_to_num()), name
+    assert _equal(one.state(), other.state())
