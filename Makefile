@@ -53,6 +53,7 @@ bench-quick: install  ## Each benchmark at the size of a minute or two
 	$(BIN)/python -m benchmarks.ingest --quick
 	$(BIN)/python -m benchmarks.freshness --quick
 	$(BIN)/python -m benchmarks.serving --quick
+	$(BIN)/python -m benchmarks.publishing --quick
 
 constraints: install  ## Write constraints.txt anew from what is installed in .venv
 	$(BIN)/python deploy/constraints.py > constraints.new
