@@ -14,6 +14,7 @@ from ray_rec.features.arrays import (
     Int32,
     Int64,
     UInt64,
+    among,
     first_of_groups,
     list_array,
     lists,
@@ -26,7 +27,6 @@ from ray_rec.features.arrays import (
 from ray_rec.features.behaviour import Absorbed
 from ray_rec.features.controls import ALWAYS, NEVER, Controls
 from ray_rec.features.histories import Sequences
-from ray_rec.features.recall import NewTokens
 from ray_rec.features.records import ExposureRows
 
 _TOKENS = ("item", "type", "ts")
@@ -62,9 +62,10 @@ def mended(
     all. The rows that change come last.
     """
     user, ts = numbers(waiting, "user"), numbers(waiting, "ts")
-    low, count = _new_before(absorbed.new, absorbed.user_hash, user, ts)
-    count = np.where(ts > watermark_ms, count, 0)
-    touched = (count > 0) | (controls.erased_until(user, ALWAYS) > NEVER)
+    low, count = _new_before(absorbed, user, ts, watermark_ms)
+    touched = count > 0
+    if len(controls):
+        touched |= controls.erased_until(user, ALWAYS) > NEVER
     if not touched.any():
         return waiting
     rows = waiting.filter(pa.array(touched))
@@ -102,18 +103,21 @@ def without_own_outcomes(closed: pa.Table, exposure: Int64, outcomes: pa.Table) 
     return pa.concat_tables([closed.filter(pa.array(~touched)), rows])
 
 
-def _new_before(new: NewTokens, user_hash: UInt64, user: UInt64, ts: Int64) -> tuple[Int64, Int64]:
-    """Return (first place, number) of each user's new tokens before a time."""
-    if not len(new.ts):
-        return np.zeros(len(user), np.int64), np.zeros(len(user), np.int64)
+def _new_before(
+    absorbed: Absorbed, user: UInt64, ts: Int64, watermark_ms: int
+) -> tuple[Int64, Int64]:
+    """Return (first place, number) of each user's new tokens before a time after the watermark."""
+    new = absorbed.new
+    low, count = np.zeros(len(user), np.int64), np.zeros(len(user), np.int64)
     first = first_of_groups(new.owner)
-    end = np.append(first[1:], len(new.ts))
-    having = user_hash[new.owner[first]]
+    having = absorbed.user_hash[new.owner[first]]
     order = np.argsort(having)
-    place = order[np.minimum(np.searchsorted(having[order], user), len(order) - 1)]
-    low = first[place]
-    high = np.where(having[place] == user, end[place], low)
-    return low, segment_search(new.ts, low, high, ts) - low
+    young = np.flatnonzero(among(user, having[order]) & (ts > watermark_ms))
+    place = order[np.searchsorted(having[order], user[young])]
+    low[young] = first[place]
+    end = np.append(first[1:], len(new.ts))[place]
+    count[young] = segment_search(new.ts, low[young], end, ts[young]) - low[young]
+    return low, count
 
 
 def _newest(owner: AnyArray, length: int) -> AnyArray:
