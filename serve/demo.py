@@ -122,7 +122,7 @@ def _add_older_weeks(config: RunConfig, stop: threading.Event, progress: Progres
     task = progress.add_task("learn older weeks", total=last, completed=loaded.older, note="")
     with open_log(config.log) as log:
         while loaded.older < last and not stop.wait(1.0):
-            if sum(status(config).lag[EVENTS].values()):
+            if sum(status(config).log.lag[EVENTS].values()):
                 continue
             week = loaded.older + 1
             complete_journey.load(log, (week, week), loaded.end_ms, items=False)
@@ -191,7 +191,7 @@ def _wait_until_ready(
         if httpx.get(f"{url}/readyz").status_code != HTTPStatus.OK:
             continue
         late = time.monotonic() - started > PATIENCE_S
-        if late or not sum(status(config).lag[EVENTS].values()):
+        if late or not sum(status(config).log.lag[EVENTS].values()):
             progress.update(task, completed=1)
             return True
     return False

@@ -135,11 +135,17 @@ def replay(
 
 
 def status(config: ConfigFile = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Show how far the log, the trainer and the registry are, and whether they fit together."""
+    """Show in one screen how the log, the stream and the versions stand."""
     run = settings(config, overrides)
     from ray_rec.training.status import status as read_status
 
-    show(read_status(run), as_json)
+    found = read_status(run)
+    if as_json:
+        show(found, as_json=True)
+        return
+    from ray_rec.cli.status import print_status
+
+    print_status(found)
 
 
 def _attribute(target: str) -> Any:

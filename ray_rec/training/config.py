@@ -59,6 +59,11 @@ class TrainingConfig:
     """How far back replayed windows lie at most."""
     replay_ratio: float = 0.5
     """Rows of the replayed windows that a plan names, for each new row, at most."""
+    trackers: tuple[Literal["tensorboard"], ...] = ("tensorboard",)
+    """Where metrics go beside `last.json`; TensorBoard's files lie under a local `state_dir`."""
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0
+    """Port of the driver that Prometheus scrapes; 0 for none."""
 
     def __post_init__(self) -> None:
         """Reject values that could not work, naming the key."""
@@ -75,6 +80,8 @@ class TrainingConfig:
         for key in _NOT_NEGATIVE:
             if getattr(self, key) < 0:
                 raise ConfigError(f"training.{key} is {getattr(self, key)}; it must be 0 or more")
+        if not 0 <= self.metrics_port <= 65535:
+            raise ConfigError(f"training.metrics_port is {self.metrics_port}; expected 0 to 65535")
 
 
 _LEAST_TESTED = 16

@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from ray_rec.registry import Registry
 from ray_rec.training.actors import start_actors
 from ray_rec.training.interrupt import signals_kept
 from ray_rec.training.planner import LEARNED_TOPICS
+from ray_rec.training.recorder import Recorder
 
 if TYPE_CHECKING:
     from ray_rec.training.worker import WorkerSetup
@@ -54,6 +55,7 @@ def run_stream(
         on_metrics: called with each window's metrics, in order.
 
     Raises:
+        ConfigError: nothing can listen at `training.metrics_port`.
         LogError: the log does not answer or its topics do not fit together.
         ray.train.TrainingFailedError: the workers failed more than `training.max_failures` times
             without learning a window in between.
@@ -62,21 +64,33 @@ def run_stream(
     with open_log(config.log) as log:
         create_standard_topics(log, config.partitions)
         end = {topic: log.latest(topic) for topic in LEARNED_TOPICS} if bounded else None
+    with Recorder(config) as recorder:
+        tally = _Tally([recorder.take, *([on_metrics] if on_metrics else [])])
+        _run(config, end, checkpoint, stop, tally)
+    current = Registry(config.registry).current()
+    return StreamReport(
+        tally.windows, tally.records, current.version if current else None, tally.last
+    )
+
+
+def _run(
+    config: RunConfig,
+    end: dict[str, Offsets] | None,
+    checkpoint: int | None,
+    stop: threading.Event,
+    tally: "_Tally",
+) -> None:
+    """Start the actors, train, and take the last metrics; the actors end with it."""
     connect()
     from ray_rec.training.worker import WorkerSetup  # after `connect`: reads Ray's settings
 
     planner, owner = start_actors(config, end)
-    tally = _Tally(on_metrics)
     try:
         _fit(WorkerSetup(config, planner, owner, checkpoint), stop, tally)
     finally:
         tally.take(ray.get(planner.drain_metrics.remote()))
         for actor in (planner, owner):
             ray.kill(actor)
-    current = Registry(config.registry, create=True).current()
-    return StreamReport(
-        tally.windows, tally.records, current.version if current else None, tally.last
-    )
 
 
 def connect(num_cpus: int | None = None) -> None:
@@ -98,17 +112,17 @@ def connect(num_cpus: int | None = None) -> None:
 class _Tally:
     """Counts windows as their metrics arrive."""
 
-    def __init__(self, on_metrics: OnMetrics | None) -> None:
+    def __init__(self, listeners: Sequence[OnMetrics]) -> None:
         self.windows, self.records, self.last = 0, 0, dict[str, Any]()
-        self._on_metrics = on_metrics
+        self._listeners = listeners
 
     def take(self, metrics: list[dict[str, Any]]) -> None:
         for window in metrics:
             self.windows += 1
             self.records += window["records"]
             self.last = window
-            if self._on_metrics is not None:
-                self._on_metrics(window)
+            for listener in self._listeners:
+                listener(window)
 
 
 def _fit(setup: "WorkerSetup", stop: threading.Event, tally: _Tally) -> None:

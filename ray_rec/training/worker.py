@@ -153,7 +153,8 @@ class WindowLoop:
             metrics["set_aside"] = side.num_rows
         else:
             steps, rate = side.num_steps, window.rate_scale
-            metrics |= self._learner.learn(side.window, share, steps, rate).summary()
+            learned = self._learner.learn(side.window, share, steps, rate).summary()
+            metrics |= {f"learned_{name}": mean for name, mean in learned.items()}
             self._learned = self._learned or side.num_steps > 0
         timer.lap("learn")
         self._gate.add(side.held_out)
