@@ -16,7 +16,10 @@ import torch
 from ray_rec.cli import main
 from ray_rec.cli.main import exit_code
 from ray_rec.errors import ConfigError, LogUnavailable, OffsetGap, RayRecError
+from ray_rec.events.schema import Record
+from ray_rec.log.base import create_standard_topics, open_log
 from ray_rec.registry import Draft, Gate, Registry
+from ray_rec.tracking.last import Last
 from ray_rec.training.interrupt import stop_on_signals
 
 Run = Callable[..., "Outcome"]
@@ -238,6 +241,55 @@ def test_models_as_json(ray_rec: Run, registry: Registry) -> None:
     assert [manifest["kind"] for manifest in shown["versions"]] == ["full", "full", "delta"]
     assert shown["versions"][2]["base"]["number"] == 2
     assert shown["versions"][2]["offsets"] == {"events": {"0": 30}}
+
+
+# status
+
+
+def test_status_is_one_screen_or_one_json_object(
+    ray_rec: Run, registry: Registry, tmp_path: Path
+) -> None:
+    places = (f"log=sqlite:///{tmp_path}/log.db", f"registry={registry.url}")
+    options = [part for place in places for part in ("--set", place)]
+    with open_log(f"sqlite:///{tmp_path}/log.db") as log:
+        create_standard_topics(log, partitions=2)
+        log.append("events", [Record(b"a", b"{}", 1)] * 40)
+        log.append("dead-letter", [Record(b"events/0/1", b"?", 1)])
+    Last(str(tmp_path / "var/state")).log(2, {"events_per_second": 12.5, "loss/recall": 0.25})
+
+    shown = ray_rec("status", *options)
+    assert (shown.code, shown.err) == (0, "")
+    lines = [line.split(maxsplit=1)[0] for line in shown.out.splitlines() if line[:1].strip()]
+    assert lines == ["log", "stream", "model", "state"]
+    for words in (
+        "lag of events     ",
+        "1  (unreadable 1)",
+        "events 12.5/s",
+        "version 3, ",
+        "passed the gate",
+        "loss 0.25",
+        "no checkpoint yet",
+    ):
+        assert words in shown.out
+    assert len(shown.out.splitlines()) <= 24
+    assert "no stream is running" not in shown.out
+
+    told = json.loads(ray_rec("status", "--json", *options).out)
+    lag = told["log"]["lag"]["events"]
+    assert sum(lag.values()) in {10, 40}  # all 40 lie in one partition, of which 0 has learned 30
+    assert told["stream"]["window"] == 2
+    assert told["model"]["quality"] == {"recall": {"loss": 0.25}}
+
+
+def test_status_of_a_stream_that_ended_says_so(
+    ray_rec: Run, registry: Registry, tmp_path: Path
+) -> None:
+    with open_log(f"sqlite:///{tmp_path}/var/log.db") as log:
+        create_standard_topics(log, partitions=1)
+    (tmp_path / "var/state").mkdir()
+    (tmp_path / "var/state/last.json").write_text('{"at_ms": 1, "window": 2, "metrics": {}}')
+    shown = ray_rec("status", "--set", f"registry={registry.url}")
+    assert "ago: no stream is running, or it cannot write" in shown.out
 
 
 # signals

@@ -1,0 +1,219 @@
+"""Each place that metrics go to, asked as its readers ask: HTTP, event files, another process."""
+
+import math
+import socket
+import struct
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from ray_rec.errors import ConfigError, StateError
+from ray_rec.tracking import Tracker
+from ray_rec.tracking.last import NAME, Last, last_recorded
+from ray_rec.tracking.prometheus import Prometheus
+from ray_rec.tracking.tensorboard import TensorBoard
+
+HOST = "127.0.0.1"
+METRICS = {
+    "window": 7.0,
+    "events": 12.0,
+    "dead_letters/not_json": 2.0,
+    "lag_records/events/0": 3.0,
+    "lag_records/events/1": 0.0,
+    "loss/recall": math.nan,
+    "model_version": 8.0,
+    "other/users": 4.0,
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+# what every tracker promises
+
+
+MAKERS: dict[str, Callable[[Path], Tracker]] = {
+    "last": lambda folder: Last(str(folder)),
+    "prometheus": lambda _: Prometheus(HOST, free_port()),
+    "tensorboard": lambda folder: TensorBoard(folder / "tensorboard"),
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_steps_may_repeat_and_go_back_and_values_may_be_nan(
+    make: Callable[[Path], Tracker], tmp_path: Path
+) -> None:
+    with closing(make(tmp_path)) as tracker:
+        for step in (3, 3, 4, 2, 2, 3):
+            tracker.log(step, METRICS)
+        tracker.log(5, {})
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_a_tracker_that_was_told_nothing_leaves_nothing(
+    make: Callable[[Path], Tracker], tmp_path: Path
+) -> None:
+    make(tmp_path).close()
+    assert list(tmp_path.iterdir()) == []
+
+
+# Prometheus
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def prometheus(port: int) -> Iterator[Prometheus]:
+    with closing(Prometheus(HOST, port)) as tracker:
+        yield tracker
+
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+def scrape(port: int) -> Samples:
+    """Ask the port as Prometheus does; samples by name and labels."""
+    with urllib.request.urlopen(f"http://{HOST}:{port}/metrics") as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain")
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_a_scrape_sees_what_was_logged_last(prometheus: Prometheus, port: int) -> None:
+    assert scrape(port) == {}
+    prometheus.log(6, {**METRICS, "late_outcomes": 1.0})
+    prometheus.log(7, METRICS)
+    seen = scrape(port)
+    assert math.isnan(seen.pop(("ray_rec_stream_loss", (("task", "recall"),))))
+    assert seen == {
+        ("ray_rec_stream_window", ()): 7,
+        ("ray_rec_stream_events_total", ()): 12,
+        ("ray_rec_stream_dead_letters_total", (("reason", "not_json"),)): 2,
+        ("ray_rec_stream_lag_records", (("partition", "0"), ("topic", "events"))): 3,
+        ("ray_rec_stream_lag_records", (("partition", "1"), ("topic", "events"))): 0,
+        ("ray_rec_model_version", ()): 8,
+    }
+
+
+def test_a_port_in_use_is_named_with_the_way_out(prometheus: Prometheus, port: int) -> None:
+    with pytest.raises(ConfigError, match=rf"{HOST}:{port} \(.*in use\); choose another, or 0"):
+        Prometheus(HOST, port)
+
+
+def test_a_host_that_is_not_here_is_named(port: int) -> None:
+    with pytest.raises(ConfigError, match=f"cannot listen on nowhere.invalid:{port}"):
+        Prometheus("nowhere.invalid", port)
+
+
+def test_the_port_is_free_after_close(port: int) -> None:
+    for _ in range(2):
+        with closing(Prometheus(HOST, port)):
+            assert scrape(port) == {}
+    with pytest.raises(urllib.error.URLError, match="refused"):
+        scrape(port)
+
+
+# TensorBoard
+
+
+def events_of(folder: Path) -> list[Event]:
+    """Read all event files, oldest first (TFRecord: length, its checksum, data, its checksum)."""
+    events = []
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        raw, at = path.read_bytes(), 0
+        while at < len(raw):
+            (length,) = struct.unpack_from("<Q", raw, at)
+            events.append(Event.FromString(raw[at + 12 : at + 12 + length]))
+            at += 12 + length + 4
+    return events
+
+
+def points(folder: Path) -> list[tuple[int, Mapping[str, float]]]:
+    """What TensorBoard would draw: points at or after a new start's step are hidden by it."""
+    drawn: list[tuple[int, Mapping[str, float]]] = []
+    for event in events_of(folder):
+        if event.session_log.status == SessionLog.START:
+            drawn = [point for point in drawn if point[0] < event.step]
+        if event.summary.value:
+            drawn.append((event.step, {v.tag: v.simple_value for v in event.summary.value}))
+    return drawn
+
+
+def test_event_files_hold_every_measurement_under_its_path(tmp_path: Path) -> None:
+    with closing(TensorBoard(tmp_path)) as board:
+        board.log(7, {"loss/recall": 2.5, "lag_records/events/0": 3.0})
+        written = points(tmp_path)  # at once, not at the end
+    assert written == [(7, {"loss/recall": 2.5, "lag_records/events/0": 3.0})]
+    assert events_of(tmp_path)[0].file_version == "brain.Event:2"
+
+
+def test_points_keep_their_distance_and_the_last_is_always_there(tmp_path: Path) -> None:
+    now = [0.0]
+    with closing(TensorBoard(tmp_path, every_s=5.0, clock=lambda: now[0])) as board:
+        for step in range(10):  # a window in two seconds
+            board.log(step, {"window": step})
+            now[0] += 2.0
+        assert [step for step, _ in points(tmp_path)] == [0, 3, 6, 9]
+        board.log(10, {"window": 10.0})
+        board.log(11, {"window": 11.0})
+    assert [step for step, _ in points(tmp_path)] == [0, 3, 6, 9, 11]
+
+
+def test_windows_that_are_learned_again_replace_what_was_drawn(tmp_path: Path) -> None:
+    with closing(TensorBoard(tmp_path, every_s=0.0)) as board:
+        for step, loss in ((4, 4.0), (5, 3.0), (6, 2.0), (5, 3.5), (6, 2.5)):
+            board.log(step, {"loss": loss})
+    assert points(tmp_path) == [(4, {"loss": 4.0}), (5, {"loss": 3.5}), (6, {"loss": 2.5})]
+
+
+def test_a_run_after_a_crash_has_a_file_of_its_own_and_hides_what_it_learns_again(
+    tmp_path: Path,
+) -> None:
+    boards = [TensorBoard(tmp_path, every_s=0.0) for _ in range(2)]
+    boards[0].log(5, {"loss": 3.0})
+    boards[1].log(5, {"loss": 3.5})  # in the same second
+    for board in boards:
+        board.close()
+    assert len(list(tmp_path.iterdir())) == 2
+    starts = [event.step for event in events_of(tmp_path) if event.HasField("session_log")]
+    assert starts == [5, 5]
+
+
+# last.json
+
+
+def test_what_was_told_last_is_read_by_another(tmp_path: Path) -> None:
+    assert last_recorded(str(tmp_path)) is None
+    last = Last(str(tmp_path))
+    last.log(6, {"window": 6.0})
+    last.log(7, METRICS)
+    told = last_recorded(str(tmp_path))
+    assert told is not None
+    assert told.window == 7
+    assert math.isnan(told.metrics.pop("loss/recall"))
+    assert told.metrics == {k: v for k, v in METRICS.items() if k != "loss/recall"}
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+
+
+@pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b'{"at_ms": 1}'])
+def test_a_damaged_file_says_what_to_do(tmp_path: Path, damaged: bytes) -> None:
+    (tmp_path / NAME).write_bytes(damaged)
+    with pytest.raises(StateError, match=r"last\.json .* is damaged .*: remove it"):
+        last_recorded(str(tmp_path))
