@@ -83,7 +83,7 @@ def _measure(
     ):
         answers = [_answer_s(url, f"probe-{rate:g}-{n}") for n in range(probes)]
         weights = [_weights_s(url, log, f"probe-{rate:g}-{n}") for n in range(probes)]
-        backlog = sum(status(config).lag[EVENTS].values())
+        backlog = sum(status(config).log.lag[EVENTS].values())
     times = {"answer": answers, "weights": weights}
     quantiles = {
         f"{what}_s_p{q}": round(float(np.quantile(values, q / 100)), 4)

@@ -1,6 +1,7 @@
 """The command line: fast help, one line for each error, exit codes, JSON where scripts read."""
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -39,6 +40,8 @@ def ray_rec(
     """Run `ray-rec` in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
+    # `demo` silences logging for its process; the tests after it share this one
+    monkeypatch.setattr(logging.root.manager, "disable", logging.root.manager.disable)
 
     def run(*arguments: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["ray-rec", *arguments])

@@ -2,8 +2,6 @@
 
 import json
 import re
-import socket
-import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,13 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 
 from ray_rec.serving.metrics import Metrics
 from ray_rec.tracking.measures import MEASURES
 from ray_rec.tracking.prometheus import Prometheus
 from serve.host import held
 from serve.http import create_app
+from tests.scraping import HOST, Samples, free_port, samples, scrape
 
 ROOT = Path(__file__).resolve().parent.parent
 DASHBOARDS = ROOT / "deploy" / "dashboards"
@@ -29,25 +27,20 @@ SCRAPED = {"job", "instance"}
 Labels = dict[str, set[str]]
 
 
-def labels_of(text: str) -> Labels:
+def labels_of(exposed: Samples) -> Labels:
     """Label names by sample name."""
     found: Labels = defaultdict(set)
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            found[sample.name] |= set(sample.labels)
+    for name, labels in exposed:
+        found[name] |= {label for label, _ in labels}
     return found
 
 
 def trainer_labels() -> Labels:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with closing(Prometheus("127.0.0.1", port)) as tracker:
-        tracker.log(
-            1, {"/".join([name, *("x" for _ in m.labels)]): 1.0 for name, m in MEASURES.items()}
-        )
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-            return labels_of(answer.read().decode())
+    port = free_port()
+    paths = ("/".join([name, *("x" for _ in m.labels)]) for name, m in MEASURES.items())
+    with closing(Prometheus(HOST, port)) as tracker:
+        tracker.log(1, dict.fromkeys(paths, 1.0))
+        return labels_of(scrape(port))
 
 
 def serving_labels() -> Labels:
@@ -55,7 +48,7 @@ def serving_labels() -> Labels:
     for metric in vars(metrics).values():
         if names := getattr(metric, "_labelnames", ()):
             metric.labels(*("x" for _ in names))
-    return labels_of(metrics.text())
+    return labels_of(samples(metrics.text()))
 
 
 @pytest.fixture(scope="module")

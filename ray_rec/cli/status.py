@@ -71,6 +71,7 @@ def _stream(stream: "StreamStatus | None") -> Rows:
         ("window time", _joined(f"{stage} {s:.3f} s" for stage, s in stream.stage_s.items())),
         ("duplicates", _joined(f"{topic} {n:,}" for topic, n in stream.duplicates.items())),
         ("late", _joined(f"{what} {n:,}" for what, n in late.items())),
+        ("not learned", f"records lost {stream.lost:,}, examples set aside {stream.set_aside:,}"),
     ]
 
 

@@ -38,6 +38,11 @@ class Window:
         """Number of offsets covered; compaction may have left fewer records."""
         return sum(end - start for spans in self.ranges.values() for start, end in spans.values())
 
+    @property
+    def num_lost(self) -> int:
+        """Number of offsets that retention had deleted before its ranges."""
+        return sum(sum(parts.values()) for parts in self.lost.values())
+
     def ends(self) -> dict[str, Offsets]:
         """Return the offsets from which the next window goes on, for the partitions named here."""
         return {t: {p: end for p, (_, end) in spans.items()} for t, spans in self.ranges.items()}

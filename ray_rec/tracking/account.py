@@ -10,6 +10,8 @@ from ray_rec.tracking.measures import by_label, measured
 
 OVER_S = 60.0
 _RATES = ("events", "examples")
+_BESIDE = ("join",)
+"""Stages that pass while others do: the owner joins while the workers read, or learn."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Account:
         for path, count in {**counts, "windows": 1, "windows_repeated": int(repeated)}.items():
             self._totals[path] += count
         self._values = told.values
-        took_s = sum(by_label(told.means, "window_seconds").values())
+        stages = by_label(told.means, "window_seconds")
+        took_s = sum(took for stage, took in stages.items() if stage not in _BESIDE)
         self._recent.append(_Window(now - took_s, now, counts, told.means))
 
     def read(self) -> dict[str, float]:

@@ -38,6 +38,8 @@ MEASURES: dict[str, Measure] = {
     "duplicates": Measure("counter", "Records that had been seen before", ("topic",)),
     "late": Measure("counter", "Records older than the watermark", ("topic",)),
     "late_outcomes": Measure("counter", "Outcomes whose exposure had been learned already"),
+    "lost": Measure("counter", "Records that retention deleted before they were read"),
+    "set_aside": Measure("counter", "Examples never learned, as their window diverged"),
     "dead_letters": Measure("counter", "Records that could not be used", ("reason",)),
     "watermark_seconds": Measure("gauge", "Watermark, as Unix time"),
     "lag_records": Measure("gauge", "Records not yet learned", ("topic", "partition")),
@@ -60,6 +62,8 @@ _COUNTS = {
     "late": "late/events",
     "late_exposures": "late/exposures",
     "late_outcomes": "late_outcomes",
+    "lost": "lost",
+    "set_aside": "set_aside",
 }
 _MEANS = {
     "recall_loss": "loss/recall",

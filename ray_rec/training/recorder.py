@@ -45,7 +45,7 @@ class Recorder:
     def __init__(self, config: RunConfig, trackers: Sequence[Tracker] | None = None) -> None:
         self._registry = Registry(config.registry, create=True)
         self._newest = newest_version(self._registry)
-        self._plans = PlanStore(f"{config.state_dir}/plans")
+        self._plans = f"{config.state_dir}/plans"
         self._trackers = _trackers(config) if trackers is None else trackers
         self._log = open_log(config.log)
         self._account, self._lock = Account(), threading.Lock()
@@ -106,7 +106,7 @@ class Recorder:
         return done
 
     def _lag(self, window: int) -> dict[str, float]:
-        plan = self._plans.get(window)
+        plan = PlanStore(self._plans).get(window)  # a store remembers, and a plan may be amended
         known = self._newest.offsets if self._newest else {}
         learned = known if plan is None else plan.ends()
         behind = lag(self._log, LEARNED_TOPICS, learned)

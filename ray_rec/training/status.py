@@ -12,9 +12,9 @@ from ray_rec.config import RunConfig
 from ray_rec.log.base import Offsets, open_log
 from ray_rec.log.standing import count_letters, lag, reasons_of_letters
 from ray_rec.registry import Manifest, Registry
-from ray_rec.registry.store import Store
 from ray_rec.tracking.last import Recorded, last_recorded
 from ray_rec.tracking.measures import by_label, measured
+from ray_rec.training.checkpoint import Checkpoints
 from ray_rec.training.planner import LEARNED_TOPICS
 from ray_rec.training.recorder import newest_version
 
@@ -49,6 +49,8 @@ class StreamStatus:
         duplicates: records seen before by topic, since the run began.
         late: records older than the watermark by topic, since the run began.
         late_outcomes: outcomes that came after their exposure was learned, since the run began.
+        lost: records that retention deleted before they were read, since the run began.
+        set_aside: examples never learned, as their window diverged, since the run began.
     """
 
     age_s: float
@@ -61,6 +63,8 @@ class StreamStatus:
     duplicates: dict[str, int]
     late: dict[str, int]
     late_outcomes: int
+    lost: int
+    set_aside: int
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ def status(config: RunConfig) -> Status:
         log=_log_status(config.log, newest.offsets if newest else {}),
         stream=None if told is None else _stream_status(told),
         model=_model_status(registry, newest, told.metrics if told else {}),
-        checkpoint=_checkpoint(config.state_dir),
+        checkpoint=max(Checkpoints.of(config).numbers(), default=None),
     )
 
 
@@ -155,6 +159,8 @@ def _stream_status(told: Recorded) -> StreamStatus:
         duplicates={t: int(n) for t, n in by_label(metrics, "duplicates").items()},
         late={t: int(n) for t, n in by_label(metrics, "late").items()},
         late_outcomes=int(metrics.get("late_outcomes", 0)),
+        lost=int(metrics.get("lost", 0)),
+        set_aside=int(metrics.get("set_aside", 0)),
     )
 
 
@@ -177,8 +183,3 @@ def _model_status(
         items=newest.num_items if newest else 0,
         quality=quality,
     )
-
-
-def _checkpoint(state_dir: str) -> int | None:
-    numbers = [int(name) for name in Store(state_dir).names("checkpoints") if name.isdigit()]
-    return max(numbers, default=None)

@@ -166,7 +166,7 @@ class WindowLoop:
             self._keep()
         timer.lap("checkpoint")
         metrics |= {"window": window.number, "records": window.num_records, **timer.laps}
-        metrics["finished_at"] = time.time()
+        metrics |= {"lost": window.num_lost, "finished_at": time.time()}
         if self._workers.rank == 0:
             self._setup.planner.record.remote(metrics)
         return metrics

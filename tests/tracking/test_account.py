@@ -50,8 +50,9 @@ def test_counts_add_up_and_values_are_the_newest(account: Account, clock: Clock)
 
 
 def test_rates_count_from_the_begin_of_the_oldest_window(account: Account, clock: Clock) -> None:
-    # begun at 98 and done at 100: 100 events in 2 s
-    account.add({"window": 0, "events": 100, "examples": 20, "read_s": 0.5, "learn_s": 1.5})
+    # begun at 98 and done at 100: 100 events in 2 s; what is joined is joined while it is read
+    stages = {"read_s": 0.5, "join_s": 0.4, "learn_s": 1.5}
+    account.add({"window": 0, "events": 100, "examples": 20, **stages})
     assert account.read()["events_per_second"] == 50
     assert account.read()["examples_per_second"] == 10
     clock.now += 2  # and 60 in the next 2 s: 160 events in 4 s
@@ -117,7 +118,16 @@ def test_each_number_is_counted_when_it_is_first_passed(windows: list[tuple[int,
 def test_every_measurement_stands_in_the_table_with_its_labels() -> None:
     keys = ("events", "exposures", "examples", "records", "duplicates", "exposure_duplicates")
     keys += ("late", "late_exposures", "late_outcomes", "dead_not_json", "recall_loss", "auc")
-    keys += ("click_loss", "hr@10", "ndcg@10", "learned_recall_loss", "read_s", "watermark_ms")
+    keys += (
+        "lost",
+        "set_aside",
+        "click_loss",
+        "hr@10",
+        "ndcg@10",
+        "learned_recall_loss",
+        "read_s",
+        "watermark_ms",
+    )
     told = measured({**dict.fromkeys(keys, 1), "window": 1})
     paths = {**told.counts, **told.means, **told.values}
     assert len(paths) == len(keys) + 1

@@ -1,25 +1,21 @@
 """Each place that metrics go to, asked as its readers ask: HTTP, event files, another process."""
 
 import math
-import socket
-import struct
 import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
-from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from ray_rec.errors import ConfigError, StateError
 from ray_rec.tracking import Tracker
 from ray_rec.tracking.last import NAME, Last, last_recorded
 from ray_rec.tracking.prometheus import Prometheus
 from ray_rec.tracking.tensorboard import TensorBoard
+from tests.scraping import HOST, free_port, scrape
+from tests.tracking.event_files import events_of, points
 
-HOST = "127.0.0.1"
 METRICS = {
     "window": 7.0,
     "events": 12.0,
@@ -30,13 +26,6 @@ METRICS = {
     "model_version": 8.0,
     "other/users": 4.0,
 }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 # what every tracker promises
@@ -81,21 +70,6 @@ def prometheus(port: int) -> Iterator[Prometheus]:
         yield tracker
 
 
-Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
-
-
-def scrape(port: int) -> Samples:
-    """Ask the port as Prometheus does; samples by name and labels."""
-    with urllib.request.urlopen(f"http://{HOST}:{port}/metrics") as answer:
-        assert answer.headers["Content-Type"].startswith("text/plain")
-        families = list(text_string_to_metric_families(answer.read().decode()))
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in families
-        for sample in family.samples
-    }
-
-
 def test_a_scrape_sees_what_was_logged_last(prometheus: Prometheus, port: int) -> None:
     assert scrape(port) == {}
     prometheus.log(6, {**METRICS, "late_outcomes": 1.0})
@@ -131,29 +105,6 @@ def test_the_port_is_free_after_close(port: int) -> None:
 
 
 # TensorBoard
-
-
-def events_of(folder: Path) -> list[Event]:
-    """Read all event files, oldest first (TFRecord: length, its checksum, data, its checksum)."""
-    events = []
-    for path in sorted(folder.glob("events.out.tfevents.*")):
-        raw, at = path.read_bytes(), 0
-        while at < len(raw):
-            (length,) = struct.unpack_from("<Q", raw, at)
-            events.append(Event.FromString(raw[at + 12 : at + 12 + length]))
-            at += 12 + length + 4
-    return events
-
-
-def points(folder: Path) -> list[tuple[int, Mapping[str, float]]]:
-    """What TensorBoard would draw: points at or after a new start's step are hidden by it."""
-    drawn: list[tuple[int, Mapping[str, float]]] = []
-    for event in events_of(folder):
-        if event.session_log.status == SessionLog.START:
-            drawn = [point for point in drawn if point[0] < event.step]
-        if event.summary.value:
-            drawn.append((event.step, {v.tag: v.simple_value for v in event.summary.value}))
-    return drawn
 
 
 def test_event_files_hold_every_measurement_under_its_path(tmp_path: Path) -> None:

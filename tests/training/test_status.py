@@ -102,6 +102,8 @@ def test_what_a_stream_told_last_stands_above(
         "duplicates/events": 3.0,
         "late/exposures": 2.0,
         "late_outcomes": 1.0,
+        "lost": 5.0,
+        "set_aside": 6.0,
         "dead_letters/not_json": 9.0,
     }
     Last(config.state_dir).log(8, metrics)
@@ -114,7 +116,7 @@ def test_what_a_stream_told_last_stands_above(
     assert 60 <= stream.watermark_behind_s < 3600
     assert stream.stage_s == {"learn": 0.25, "read": 0.5}
     assert (stream.duplicates, stream.late) == ({"events": 3}, {"exposures": 2})
-    assert stream.late_outcomes == 1
+    assert (stream.late_outcomes, stream.lost, stream.set_aside) == (1, 5, 6)
     assert found.model.quality["recall"] == {"loss": 1.25, "hr_at_10": 0.5}
     assert found.model.quality["click"] == {"auc": 0.75}
 
@@ -138,8 +140,9 @@ def test_the_newest_whole_checkpoint_is_named(
     config: RunConfig, log: EventLog, registry: Registry
 ) -> None:
     store = Store(config.state_dir)
-    for name in ("3", "00000012", "7.part"):
-        store.write_folder(f"checkpoints/{name}", {"manifest.json": b"{}"}, "manifest.json")
+    for name, files in (("3", ["manifest.json"]), ("12", ["manifest.json"]), ("15", ["rows"])):
+        written = dict.fromkeys(files, b"{}")
+        store.write_folder(f"checkpoints/{name}", written, "manifest.json")
     assert status(config).checkpoint == 12
 
 
