@@ -65,32 +65,21 @@ def run_stream(
         create_standard_topics(log, config.partitions)
         end = {topic: log.latest(topic) for topic in LEARNED_TOPICS} if bounded else None
     with Recorder(config) as recorder:
+        connect()
+        from ray_rec.training.worker import WorkerSetup  # after `connect`: reads Ray's settings
+
+        planner, owner = start_actors(config, end)
         tally = _Tally([recorder.take, *([on_metrics] if on_metrics else [])])
-        _run(config, end, checkpoint, stop, tally)
+        try:
+            _fit(WorkerSetup(config, planner, owner, checkpoint), stop, tally)
+        finally:
+            tally.take(ray.get(planner.drain_metrics.remote()))
+            for actor in (planner, owner):
+                ray.kill(actor)
     current = Registry(config.registry).current()
     return StreamReport(
         tally.windows, tally.records, current.version if current else None, tally.last
     )
-
-
-def _run(
-    config: RunConfig,
-    end: dict[str, Offsets] | None,
-    checkpoint: int | None,
-    stop: threading.Event,
-    tally: "_Tally",
-) -> None:
-    """Start the actors, train, and take the last metrics; the actors end with it."""
-    connect()
-    from ray_rec.training.worker import WorkerSetup  # after `connect`: reads Ray's settings
-
-    planner, owner = start_actors(config, end)
-    try:
-        _fit(WorkerSetup(config, planner, owner, checkpoint), stop, tally)
-    finally:
-        tally.take(ray.get(planner.drain_metrics.remote()))
-        for actor in (planner, owner):
-            ray.kill(actor)
 
 
 def connect(num_cpus: int | None = None) -> None:

@@ -37,9 +37,9 @@ def spoil(config: RunConfig) -> None:
     with open_log(config.log) as log:
         log.append(EVENTS, [Record(b"u1", b"{", START_MS)] * 2)
         log.append(EVENTS, [Record(b"u1", b"{}", START_MS)])
-        (start, *_) = (s for s in log.read(EVENTS, {0: (0, 10)}))
-        keys, raw = start["key"].to_pylist(), start["value"].to_pylist()
-        log.append(EVENTS, [Record(k, v, START_MS) for k, v in zip(keys, raw, strict=True)])
+        for there in log.read(EVENTS, {0: (0, 10)}):
+            rows = there.select(["key", "value", "ts"]).to_pylist()
+            log.append(EVENTS, [Record(**row) for row in rows])
 
 
 def test_what_is_scraped_written_and_shown(make_config: MakeConfig) -> None:
