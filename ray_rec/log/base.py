@@ -55,6 +55,9 @@ class EventLog(Protocol):
     def latest(self, topic: str) -> Offsets:
         """Return the offset that the next readable record will have, by partition."""
 
+    def extent(self, topics: Collection[str]) -> Ranges:
+        """Return [earliest, latest) of several topics at once."""
+
     def offsets_at(self, topic: str, ts_ms: int) -> Offsets:
         """Return the first offset whose record has ts >= ts_ms; `latest` where there is none."""
 
@@ -69,6 +72,11 @@ class EventLog(Protocol):
         Ends exactly at `end`, however the range's tail looks. Raises OffsetGap when retention has
         deleted `start`, LogError when the log ends before `end`.
         """
+
+    def read_topics(
+        self, ranges: Ranges, batch_records: int = 10_000
+    ) -> Iterator[tuple[str, pa.Table]]:
+        """Yield (topic, table) as `read` would for each topic, topics in any order."""
 
     def follow(
         self, offsets: Mapping[str, Offsets], stop: threading.Event, poll_s: float = 0.02
@@ -145,6 +153,12 @@ def check_records(records: Sequence[Record]) -> None:
             raise LogError(
                 f"value of {len(record.value)} bytes; at most {MAX_VALUE_BYTES} are allowed"
             )
+
+
+def non_empty(ranges: Ranges) -> Ranges:
+    """Return the topics and partitions that have an offset to read."""
+    kept = {t: {p: span for p, span in by.items() if span[0] < span[1]} for t, by in ranges.items()}
+    return {topic: by for topic, by in kept.items() if by}
 
 
 def check_ranges(

@@ -18,9 +18,7 @@ from ray_rec.errors import ConfigError
 from ray_rec.events.decode import dead_letters
 from ray_rec.events.schema import DEAD_LETTER
 from ray_rec.log.base import Ranges, open_log
-from ray_rec.log.reading import READ_RECORDS, decoded_batches, read_decoded
-
-__all__ = ["LogSource", "read_decoded", "read_log"]
+from ray_rec.log.reading import READ_RECORDS, decoded_batches
 
 _BLOCK_RECORDS = 100_000
 
@@ -114,7 +112,7 @@ def _read_decoded(url: str, part: _Range, keep_dead: bool) -> Iterator[Block]:
     topic, partition, start, end = part
     tables, num_rows = [], 0
     dead: Counter[str] = Counter()
-    for decoded in decoded_batches(url, topic, {partition: (start, end)}):
+    for _, decoded in decoded_batches(url, {topic: {partition: (start, end)}}):
         tables.append(decoded.table)
         num_rows += decoded.table.num_rows
         if decoded.dead.num_rows:

@@ -16,7 +16,14 @@ import pyarrow as pa
 from ray_rec.errors import ConfigError, LogError, TopicMissing
 from ray_rec.events.schema import ITEMS, Record
 from ray_rec.log import sqlite_file as file
-from ray_rec.log.base import URL_EXAMPLES, Offsets, check_positions, check_ranges, check_records
+from ray_rec.log.base import (
+    URL_EXAMPLES,
+    Offsets,
+    Ranges,
+    check_positions,
+    check_ranges,
+    check_records,
+)
 from ray_rec.log.partition import by_partition
 
 _Partitions = dict[int, tuple[int, int, int]]
@@ -104,6 +111,10 @@ class SqliteLog:
         """Return the next offset of each partition."""
         return {partition: end for partition, (_, end, _) in self._partitions(topic).items()}
 
+    def extent(self, topics: Collection[str]) -> Ranges:
+        """Return [0, next offset) of each partition."""
+        return {topic: {p: (0, end) for p, end in self.latest(topic).items()} for topic in topics}
+
     def offsets_at(self, topic: str, ts_ms: int) -> Offsets:
         """Return the first offset whose record has ts >= ts_ms; `latest` where there is none."""
         partitions = self._partitions(topic)
@@ -133,6 +144,14 @@ class SqliteLog:
                     break
                 start = int(table["offset"][-1].as_py() or 0) + 1
                 yield table
+
+    def read_topics(
+        self, ranges: Ranges, batch_records: int = 10_000
+    ) -> Iterator[tuple[str, pa.Table]]:
+        """Yield (topic, table), topic after topic."""
+        for topic, spans in ranges.items():
+            for table in self.read(topic, spans, batch_records):
+                yield topic, table
 
     def follow(
         self, offsets: Mapping[str, Offsets], stop: threading.Event, poll_s: float = 0.02

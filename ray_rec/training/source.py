@@ -9,13 +9,13 @@ from ray.data import DataIterator, Dataset, Datasource, ReadTask
 from ray.data.block import Block, BlockMetadata
 from ray.train import DataConfig
 
-from ray_rec.log.source import read_decoded
+from ray_rec.log.reading import read_decoded
 from ray_rec.log.window import Window
 
 
 def _read_window(window: Window, owner: Any, log_url: str) -> pa.Table:
     """Read and decode `window`, hand it to the state's owner, return its examples."""
-    decoded = {t: read_decoded(log_url, t, ranges) for t, ranges in window.ranges.items()}
+    decoded = read_decoded(log_url, window.ranges)
     tables = {topic: part.table for topic, part in decoded.items()}
     dead = [part.dead for part in decoded.values()]
     examples: pa.Table = ray.get(owner.apply.remote(window, tables, dead))

@@ -114,6 +114,29 @@ def test_ranges_beyond_the_end_are_refused(log: EventLog, topic: str) -> None:
         next(log.follow({topic: {0: 9}}, threading.Event()))
 
 
+def test_several_topics_are_asked_and_read_at_once(log: EventLog, topic: str) -> None:
+    other, silent = f"{topic}-b", f"{topic}-c"
+    log.create_topics({topic: 2, other: 3, silent: 1})
+    log.append(topic, [record(f"u{i}", str(i)) for i in range(40)])
+    log.append(other, [record(f"u{i}", str(i)) for i in range(60)])
+    extent = log.extent([topic, other, silent])
+    assert extent == {t: everything(log, t) for t in (topic, other, silent)}
+    found: dict[str, list[tuple[int, int]]] = {topic: [], other: []}
+    ranges = {**extent, topic: {p: (3, end) for p, (_, end) in extent[topic].items()}}
+    for name, table in log.read_topics(ranges, batch_records=7):
+        assert table.schema == LOG_SCHEMA
+        assert 0 < table.num_rows <= 7
+        columns = (table[c].to_pylist() for c in ("partition", "offset"))
+        found[name] += zip(*columns, strict=True)
+    for name, places in found.items():
+        for p, (start, end) in ranges[name].items():
+            assert [o for partition, o in places if partition == p] == list(range(start, end))
+    with pytest.raises(TopicMissing, match=f"no topic '{topic}-typo'"):
+        log.extent([topic, f"{topic}-typo"])
+    with pytest.raises(TopicMissing, match=f"no topic '{topic}-typo'"):
+        list(log.read_topics({topic: extent[topic], f"{topic}-typo": {0: (0, 1)}}))
+
+
 def test_unicode_null_empty_and_times(log: EventLog, topic: str) -> None:
     log.create_topics({topic: 1})
     records = [

@@ -130,6 +130,17 @@ def test_deleted_offsets_are_an_error_that_names_them(
     assert log.offsets_at(topic, 0) == {0: 6}
 
 
+def test_a_gap_in_one_of_several_topics_is_named(admin: Any, log: EventLog, topic: str) -> None:
+    other = f"{topic}-b"
+    log.create_topics({topic: 1, other: 1})
+    for name in (topic, other):
+        log.append(name, [Record(b"k", b"%d" % i, i) for i in range(10)])
+    admin.delete_records({TopicPartition(other, 0): 6})
+    assert log.extent([topic, other]) == {topic: {0: (0, 10)}, other: {0: (6, 10)}}
+    with pytest.raises(OffsetGap, match=rf"{other}/0: offsets \[2, 6\) were deleted"):
+        list(log.read_topics({topic: {0: (0, 10)}, other: {0: (2, 10)}}))
+
+
 def test_following_from_deleted_offsets_is_an_error(admin: Any, log: EventLog, topic: str) -> None:
     log.create_topics({topic: 1})
     log.append(topic, [Record(b"k", b"%d" % i, i) for i in range(10)])

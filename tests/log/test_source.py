@@ -46,10 +46,11 @@ def fill(log: EventLog) -> dict[int, tuple[int, int]]:
 
 def test_read_decoded_is_whole(log: EventLog) -> None:
     ranges = fill(log)
-    decoded = read_decoded(log.url, EVENTS, ranges)
+    decoded = read_decoded(log.url, {EVENTS: ranges})[EVENTS]
     assert decoded.table.schema == EVENTS_SCHEMA
     assert (decoded.table.num_rows, decoded.dead.num_rows) == (990, 10)
-    assert read_decoded(log.url, EVENTS, {0: (5, 5)}).table.schema == EVENTS_SCHEMA
+    nothing = read_decoded(log.url, {EVENTS: {0: (5, 5)}})
+    assert nothing[EVENTS].table.schema == EVENTS_SCHEMA
 
 
 @pytest.mark.ray
@@ -61,7 +62,7 @@ def test_a_dataset_holds_the_range_and_reports_the_rest(log: EventLog) -> None:
     tables = [pa.table(batch) for batch in _batches(dataset)]
     places = [("partition", "ascending"), ("offset", "ascending")]
     found = pa.concat_tables(tables).cast(EVENTS_SCHEMA).sort_by(places)
-    expected = read_decoded(log.url, EVENTS, ranges)
+    expected = read_decoded(log.url, {EVENTS: ranges})[EVENTS]
     assert found == expected.table.sort_by(places)
     reported = list(log.read(DEAD_LETTER, {0: (letters, log.latest(DEAD_LETTER)[0])}))
     values = [v for table in reported for v in table["value"].to_pylist()]

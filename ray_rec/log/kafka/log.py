@@ -19,7 +19,14 @@ from kafka.errors import KafkaError, RetriableError, TopicAlreadyExistsError
 
 from ray_rec.errors import ConfigError, LogError, LogUnavailable, TopicMissing
 from ray_rec.events.schema import ITEMS, Record
-from ray_rec.log.base import Offsets, check_positions, check_ranges, check_records
+from ray_rec.log.base import (
+    Offsets,
+    Ranges,
+    check_positions,
+    check_ranges,
+    check_records,
+    non_empty,
+)
 from ray_rec.log.kafka.address import Address
 from ray_rec.log.kafka.bulk import UnknownPartition, read_ranges
 from ray_rec.log.kafka.tail import NEW_PARTITIONS_EVERY_S, Tail
@@ -104,7 +111,7 @@ class KafkaLog:
 
     def add_partitions(self, topic: str, total: int) -> None:
         """Enlarge a topic to `total` partitions."""
-        if len(self._partitions(topic)) < total:
+        if len(self._partitions([topic])[topic]) < total:
             self._ask(lambda admin: admin.create_partitions({topic: total}))
             self._ask(lambda admin: admin.wait_for_topics([topic]))
             self._totals.pop(topic, None)
@@ -144,16 +151,23 @@ class KafkaLog:
 
     def earliest(self, topic: str) -> Offsets:
         """Return the first offset that retention has left, by partition."""
-        return self._offsets(topic, OffsetSpec.EARLIEST)
+        return self._offsets([topic], OffsetSpec.EARLIEST)[topic]
 
     def latest(self, topic: str) -> Offsets:
         """Return the last stable offset: records of open transactions lie behind it."""
-        return self._offsets(topic, OffsetSpec.LATEST)
+        return self._offsets([topic], OffsetSpec.LATEST)[topic]
+
+    def extent(self, topics: Collection[str]) -> Ranges:
+        """Return `earliest` and `latest` of several topics, asked in three questions."""
+        known = self._partitions(topics)
+        first = self._offsets(topics, OffsetSpec.EARLIEST, known)
+        last = self._offsets(topics, OffsetSpec.LATEST, known)
+        return {t: {p: (first[t][p], last[t][p]) for p in known[t]} for t in topics}
 
     def offsets_at(self, topic: str, ts_ms: int) -> Offsets:
         """Return the first offset whose record has ts >= ts_ms; `latest` where there is none."""
         latest = self.latest(topic)
-        found = self._offsets(topic, max(0, ts_ms))
+        found = self._offsets([topic], max(0, ts_ms))[topic]
         return {p: min(found[p], end) if found[p] >= 0 else end for p, end in latest.items()}
 
     def read(
@@ -163,17 +177,26 @@ class KafkaLog:
         batch_records: int = 10_000,
     ) -> Iterator[pa.Table]:
         """Yield the records of [start, end), partitions mixed."""
-        if not any(start < end for start, end in ranges.values()):
-            return
-        deadline = time.monotonic() + CONNECT_TIMEOUT_MS / 1000
-        while True:
+        for _, table in self.read_topics({topic: dict(ranges)}, batch_records):
+            yield table
+
+    def read_topics(
+        self, ranges: Ranges, batch_records: int = 10_000
+    ) -> Iterator[tuple[str, pa.Table]]:
+        """Yield the records of several topics as (topic, table), through one consumer."""
+        wanted = non_empty(ranges)
+        deadline, started = time.monotonic() + CONNECT_TIMEOUT_MS / 1000, False
+        while wanted:
             try:
-                yield from read_ranges(self._address, topic, ranges, batch_records)
+                for part in read_ranges(self._address, wanted, batch_records):
+                    started = True
+                    yield part
                 return
-            except UnknownPartition as error:  # raised before the first table
-                check_ranges(topic, ranges, self.earliest(topic), self.latest(topic))
-                if time.monotonic() > deadline:
-                    raise LogUnavailable(f"{self.url}: {topic} does not get ready") from error
+            except UnknownPartition as error:
+                for topic, spans in wanted.items():
+                    check_ranges(topic, spans, self.earliest(topic), self.latest(topic))
+                if started or time.monotonic() > deadline:
+                    raise LogUnavailable(f"{self.url}: {error} does not get ready") from error
             time.sleep(0.1)
 
     def follow(
@@ -184,17 +207,24 @@ class KafkaLog:
             check_positions(topic, given, self.latest(topic))
         yield from Tail(self._address, offsets, self.earliest, poll_s).tables(stop)
 
-    def _offsets(self, topic: str, spec: Any) -> Offsets:
-        asked = {TopicPartition(topic, p): spec for p in self._partitions(topic)}
+    def _offsets(
+        self, topics: Collection[str], spec: Any, known: Mapping[str, range] | None = None
+    ) -> dict[str, Offsets]:
+        known = self._partitions(topics) if known is None else known
+        asked = {TopicPartition(topic, p): spec for topic, parts in known.items() for p in parts}
         found = self._ask(lambda admin: admin.list_partition_offsets(asked, _READ_COMMITTED))
-        return {tp.partition: at.offset for tp, at in sorted(found.items())}
+        return {
+            topic: {p: found[TopicPartition(topic, p)].offset for p in parts}
+            for topic, parts in known.items()
+        }
 
-    def _partitions(self, topic: str) -> range:
-        (found,) = self._ask(lambda admin: admin.describe_topics([topic]))
-        if not found["partitions"]:
-            known = ", ".join(self.topics()) or "none yet"
-            raise TopicMissing(f"{self.url} has no topic {topic!r}; it has {known}")
-        return range(len(found["partitions"]))
+    def _partitions(self, topics: Collection[str]) -> dict[str, range]:
+        found = self._ask(lambda admin: admin.describe_topics(list(topics)))
+        known = {topic["name"]: range(len(topic["partitions"])) for topic in found}
+        if missing := [topic for topic in topics if not known.get(topic)]:
+            names = ", ".join(self.topics()) or "none yet"
+            raise TopicMissing(f"{self.url} has no topic {missing[0]!r}; it has {names}")
+        return {topic: known[topic] for topic in topics}
 
     def _ask(self, question: Callable[[Any], _Answer]) -> _Answer:
         """Put a question to the brokers, again with a new connection while that may help."""
@@ -227,7 +257,7 @@ class KafkaLog:
         with self._lock:
             asked, total = self._totals.get(topic, (-inf, 0))
             if now - asked > NEW_PARTITIONS_EVERY_S:
-                total = len(self._partitions(topic))
+                total = len(self._partitions([topic])[topic])
                 self._totals[topic] = (now, total)
             return total
 
