@@ -8,8 +8,7 @@ from ray_rec.events.decode import Decoded, decode
 from ray_rec.events.schema import LOG_SCHEMA
 from ray_rec.log.base import Ranges, open_log
 
-READ_RECORDS = 2_048
-"""Small enough for a batch's objects to stay in the processor's cache: a third faster than 16 k."""
+READ_RECORDS = 16_384
 
 
 def decoded_batches(url: str, ranges: Ranges) -> Iterator[tuple[str, Decoded]]:

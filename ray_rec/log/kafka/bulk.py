@@ -20,6 +20,8 @@ from ray_rec.log.base import Ranges, check_ranges, gap
 from ray_rec.log.kafka.address import Address
 
 STALL_TIMEOUT_S = 30.0
+MAX_BATCH = 2_048
+"""A batch's objects stay in the processor's cache: a third faster than 16 k."""
 DOUBT_S = 0.5
 """After so long a silence the brokers are asked whether the ranges exist at all."""
 
@@ -64,7 +66,7 @@ def read_ranges(
     Raises OffsetGap for deleted offsets, UnknownPartition, LogError for ranges beyond the end,
     LogUnavailable when the brokers fall silent.
     """
-    kafka = client()
+    kafka, batch_records = client(), min(batch_records, MAX_BATCH)
     consumer = kafka.Consumer(_SETTINGS | address.librdkafka_settings())
     try:
         reader = _Reader(kafka, consumer, ranges)
