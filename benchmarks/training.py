@@ -109,8 +109,8 @@ def examples_of(config: RunConfig) -> Iterator[Repeated]:
     for number in plans.numbers():
         window = plans.get(number)
         assert window is not None
-        decoded = {t: read_decoded(config.log, t, r).table for t, r in window.ranges.items()}
-        made = state.apply(window, decoded)
+        decoded = read_decoded(config.log, window.ranges)
+        made = state.apply(window, {topic: part.table for topic, part in decoded.items()})
         rows = assign_steps(made.examples, config.learner.rows_per_step)
         rows = rows.filter(pc.invert(rows["held_out"]))
         steps = 1 + (pc.max(rows["step"]).as_py() if rows.num_rows else -1)

@@ -19,13 +19,21 @@ def make_parser(doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def parse(doc: str | None, **flags: str) -> tuple[RunConfig, argparse.Namespace]:
-    """Read the command line; `flags` are on/off options with their help, by name."""
-    parser = make_parser(doc)
-    for name, text in flags.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=text)
-    arguments = parser.parse_args()
-    return load_config(arguments.config, arguments.set), arguments
+def add_on_gap(parser: argparse.ArgumentParser) -> None:
+    """Add `--on-gap`, short for a `--set`."""
+    parser.add_argument(
+        "--on-gap",
+        dest="set",
+        action="append",
+        type="training.on_gap={}".format,
+        metavar="fail|skip",
+        help="what records that retention deleted unlearned mean; skip counts them as lost",
+    )
+
+
+def settings(arguments: argparse.Namespace) -> RunConfig:
+    """Read the configuration that the command line names and changes."""
+    return load_config(arguments.config, arguments.set)
 
 
 def show(result: Any) -> None:

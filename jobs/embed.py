@@ -6,14 +6,14 @@ ray job submit --working-dir . -- python -m jobs.embed --set encoder.model=/mode
 
 import sys
 
-from jobs.arguments import parse, show
+from jobs.arguments import make_parser, settings, show
 from ray_rec.training.embed import embed_catalogue
 from ray_rec.training.stream import connect
 
 
 def main() -> int:
     """Embed what has no vector yet, then end."""
-    config, _ = parse(__doc__)
+    config = settings(make_parser(__doc__).parse_args())
     connect()
     show(embed_catalogue(config))
     return 0

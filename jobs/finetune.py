@@ -6,14 +6,16 @@ ray job submit --working-dir . -- python -m jobs.finetune --set log=kafka://brok
 
 import sys
 
-from jobs.arguments import parse, show
+from jobs.arguments import add_on_gap, make_parser, settings, show
 from ray_rec.training.interrupt import stop_on_signals
 from ray_rec.training.stream import run_stream
 
 
 def main() -> int:
     """Learn every window up to the log's present end; a later run, or the stream, goes on there."""
-    config, _ = parse(__doc__)
+    parser = make_parser(__doc__)
+    add_on_gap(parser)
+    config = settings(parser.parse_args())
     with stop_on_signals() as stop:
         show(run_stream(config, bounded=True, stop=stop))
     return 130 if stop.is_set() else 0

@@ -2,7 +2,7 @@
 
 import importlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -11,6 +11,10 @@ from ray_rec.cli.options import AsJson, ConfigFile, Overrides, progress_bars, se
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Start = Annotated[str | None, typer.Option("--from", help="First record time, ISO 8601 or ms.")]
 End = Annotated[str | None, typer.Option("--until", help="Record time to stop before.")]
+OnGap = Annotated[
+    Literal["fail", "skip"] | None,
+    typer.Option(help="What records that retention deleted unlearned mean (training.on_gap)."),
+]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
 
 
@@ -35,9 +39,14 @@ def demo(
     _attribute("serve.demo:run")(settings(chosen, overrides), host, port)
 
 
-def train(config: ConfigFile = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def train(
+    on_gap: OnGap = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
     """Learn from what the log holds now, continuing where the last run stopped, and end there."""
-    run = settings(config, overrides)
+    run = settings(config, _with_gap(overrides, on_gap))
     from ray_rec.training.interrupt import stop_on_signals
     from ray_rec.training.stream import run_stream
 
@@ -47,14 +56,23 @@ def train(config: ConfigFile = None, overrides: Overrides = None, as_json: AsJso
         raise typer.Exit(130)
 
 
-def stream(config: ConfigFile = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def stream(
+    plans: Annotated[
+        str | None,
+        typer.Option(help="Repeat these plans of another run, to their end. A folder or URL."),
+    ] = None,
+    on_gap: OnGap = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
     """Learn from the log window after window until Ctrl-C, publishing versions as it goes."""
-    run = settings(config, overrides)
+    run = settings(config, _with_gap(overrides, on_gap))
     from ray_rec.training.interrupt import stop_on_signals
     from ray_rec.training.stream import run_stream
 
     with stop_on_signals() as stop:
-        show(run_stream(run, stop=stop), as_json)
+        show(run_stream(run, plans=plans, stop=stop), as_json)
 
 
 def serve(
@@ -146,6 +164,10 @@ def status(config: ConfigFile = None, overrides: Overrides = None, as_json: AsJs
     from ray_rec.cli.status import print_status
 
     print_status(found)
+
+
+def _with_gap(overrides: list[str] | None, on_gap: str | None) -> list[str]:
+    return [*(overrides or ()), *([f"training.on_gap={on_gap}"] if on_gap else ())]
 
 
 def _attribute(target: str) -> Any:

@@ -61,6 +61,9 @@ class EventLog(Protocol):
     def offsets_at(self, topic: str, ts_ms: int) -> Offsets:
         """Return the first offset whose record has ts >= ts_ms; `latest` where there is none."""
 
+    def positions_at(self, topics: Collection[str], ts_ms: int) -> dict[str, Offsets]:
+        """Return `offsets_at` of several topics at once."""
+
     def read(
         self,
         topic: str,
@@ -136,11 +139,16 @@ def check_topics(log: EventLog) -> None:
             f"{log.url} has no topic {', '.join(missing)}; "
             "create the standard topics first (ray-rec stream and ray-rec data load do)"
         )
-    counts = {topic: found[topic] for topic in CO_PARTITIONED}
-    if len(set(counts.values())) > 1:
+    check_partitions(log.url, found)
+
+
+def check_partitions(url: str, counts: Mapping[str, int]) -> None:
+    """Raise LogError unless the topics keyed by user are partitioned alike."""
+    found = {topic: counts[topic] for topic in CO_PARTITIONED}
+    if len(set(found.values())) > 1:
         raise LogError(
-            f"{log.url}: topics keyed by user must have equal numbers of partitions, found "
-            f"{counts}; add partitions to the smaller ones"
+            f"{url}: topics keyed by user must have equal numbers of partitions, found "
+            f"{found}; add partitions to the smaller ones"
         )
 
 

@@ -4,7 +4,7 @@ Topics advance together in record time, so that exposures and the events that an
 the same or neighbouring windows; many records of one millisecond are split evenly by offset.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import ceil
 
 from ray_rec.errors import ConfigError
@@ -15,30 +15,34 @@ from ray_rec.log.window import Window
 _Place = dict[tuple[str, int], int]
 """(topic, partition) to offset."""
 
-_SLACK = 1.25
+SLACK = 1.25
 """A window may be larger than asked by this much, which saves most of the search."""
 
 
 def cut(
     log: EventLog,
     topics: Sequence[str],
-    records_per_window: int,
+    records_per_window: int | Callable[[int], int],
     start: Mapping[str, Offsets] | None = None,
     end: Mapping[str, Offsets] | None = None,
     first_number: int = 0,
 ) -> Iterator[Window]:
     """Yield windows of about `records_per_window` records from `start` to `end`.
 
-    Without offsets for a partition: from its beginning, to its present end.
+    Without offsets for a partition: from its beginning, to its present end. A function is told
+    how many records are left, and asked for the size of each window anew.
     """
-    if records_per_window < 1:
+    if isinstance(records_per_window, int) and records_per_window < 1:
         raise ConfigError(f"records_per_window is {records_per_window}; expected at least 1")
-    at = _place({t: {**log.earliest(t), **(start or {}).get(t, {})} for t in topics})
-    stop = _place({t: {**log.latest(t), **(end or {}).get(t, {})} for t in topics})
-    cutter = _Cutter(log, topics, at, stop)
+    extent = log.extent(topics)
+    at = _place(extent, 0) | _only(topics, start or {})
+    cutter = _Cutter(log, topics, at, _place(extent, 1) | _only(topics, end or {}))
     number = first_number
     while at != cutter.stop:
-        for place in cutter.steps(at, records_per_window):
+        size = records_per_window
+        if not isinstance(size, int):
+            size = size(_count(at, cutter.stop))
+        for place in cutter.steps(at, size):
             if place == at:  # fewer records than partitions: rounding left nothing here
                 continue
             yield Window(number, _ranges(topics, at, place))
@@ -61,10 +65,10 @@ class _Cutter:
         high = low + self._span_ms
         while high < self._end_ms and _count(at, self._place_at(high, at)) < num_records:
             low, high = high, high + 2 * (high - self._now_ms)
-        low, high = self._search(low, min(high, self._end_ms), at, num_records, _SLACK)
+        low, high = self._search(low, min(high, self._end_ms), at, num_records, SLACK)
         self._now_ms, self._span_ms = high, max(1, high - self._now_ms)
         then = self._place_at(high, at)
-        if _count(at, then) <= num_records * _SLACK:
+        if _count(at, then) <= num_records * SLACK:
             return [then]
         before = self._place_at(low, at)
         return ([before] if before != at else []) + _split(before, then, num_records)
@@ -87,14 +91,19 @@ class _Cutter:
     def _place_at(self, ts_ms: int, floor: _Place) -> _Place:
         if ts_ms >= self._end_ms:
             return self.stop
-        place = _place({topic: self._log.offsets_at(topic, ts_ms) for topic in self._topics})
+        place = _only(self._topics, self._log.positions_at(self._topics, ts_ms))
         return {
             key: min(max(place.get(key, 0), floor[key]), stop) for key, stop in self.stop.items()
         }
 
 
-def _place(offsets: Mapping[str, Offsets]) -> _Place:
-    return {(topic, p): offset for topic, by in offsets.items() for p, offset in by.items()}
+def _place(extent: Ranges, which: int) -> _Place:
+    """Return the first (0) or the next (1) offset of each partition."""
+    return {(topic, p): span[which] for topic, by in extent.items() for p, span in by.items()}
+
+
+def _only(topics: Sequence[str], offsets: Mapping[str, Offsets]) -> _Place:
+    return {(topic, p): at for topic in topics for p, at in offsets.get(topic, {}).items()}
 
 
 def _count(at: _Place, then: _Place) -> int:

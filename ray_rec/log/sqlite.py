@@ -124,6 +124,10 @@ class SqliteLog:
                 for partition, (row, end, max_ts) in partitions.items()
             }
 
+    def positions_at(self, topics: Collection[str], ts_ms: int) -> dict[str, Offsets]:
+        """Return `offsets_at` of each topic."""
+        return {topic: self.offsets_at(topic, ts_ms) for topic in topics}
+
     def read(
         self,
         topic: str,

@@ -11,6 +11,8 @@ _NOT_NEGATIVE = (
     "checkpoint_interval_s",
     "publish_interval_s",
     "max_failures",
+    "window_interval_ms",
+    "keep_plans",
     "replay_windows",
     "replay_horizon",
     "replay_ratio",
@@ -18,6 +20,7 @@ _NOT_NEGATIVE = (
 
 _AT_LEAST_ONE = (
     "window_records",
+    "window_bytes",
     "poll_ms",
     "num_workers",
     "torch_threads",
@@ -31,7 +34,17 @@ class TrainingConfig:
     """Settings of the streaming trainer; durations in seconds unless the name says otherwise."""
 
     window_records: int = 20_000
-    """Records of all topics together that one window takes at most."""
+    """Records of all topics together that one window takes, about, at most."""
+    max_window_records: int = 0
+    """The same while a stream that follows the log catches up; 0 takes four times as many."""
+    window_bytes: int = 256 << 20
+    """Memory that the decoded records of one window may take."""
+    window_interval_ms: int = 0
+    """How long less than a whole window waits for more, from the first record on."""
+    on_gap: Literal["fail", "skip"] = "fail"
+    """Whether records that retention deleted before they were learned end a run or are counted."""
+    keep_plans: int = 0
+    """Plans that are kept, at least, and those that a checkpoint needs; 0 keeps all."""
     poll_ms: int = 20
     """How long the planner waits before it looks for new records again."""
     idle_after_s: float = 5.0
@@ -70,6 +83,16 @@ class TrainingConfig:
         for key in _AT_LEAST_ONE:
             if getattr(self, key) < 1:
                 raise ConfigError(f"training.{key} is {getattr(self, key)}; it must be at least 1")
+        if self.max_window_records and self.max_window_records < self.window_records:
+            raise ConfigError(
+                f"training.max_window_records is {self.max_window_records}; it must be at least "
+                f"training.window_records ({self.window_records}), or 0"
+            )
+        if 0 < self.keep_plans < self.replay_horizon:
+            raise ConfigError(
+                f"training.keep_plans is {self.keep_plans}; it must be at least "
+                f"training.replay_horizon ({self.replay_horizon}), or 0 to keep all"
+            )
         if self.keep_versions < 2 or self.keep_checkpoints < 1:
             raise ConfigError(
                 "training.keep_versions must be at least 2 (one to roll back to) "
@@ -82,6 +105,10 @@ class TrainingConfig:
                 raise ConfigError(f"training.{key} is {getattr(self, key)}; it must be 0 or more")
         if not 0 <= self.metrics_port <= 65535:
             raise ConfigError(f"training.metrics_port is {self.metrics_port}; expected 0 to 65535")
+
+    def largest_window(self) -> int:
+        """Return how many records a window takes at most while a stream catches up."""
+        return self.max_window_records or 4 * self.window_records
 
 
 _LEAST_TESTED = 16

@@ -53,8 +53,7 @@ class StateOwner:
         self._config = config
         self._log = open_log(config.log)
         self._registry = Registry(config.registry, create=True)
-        ratio = config.training.replay_ratio
-        self._rehearsal = Rehearsal(f"{config.state_dir}/examples", ratio)
+        self._rehearsal = Rehearsal.of(config)
         self._state: FeatureState | None = None
         self._results: dict[int, _Result] = {}
         self._expected: Window | None = None
@@ -84,6 +83,11 @@ class StateOwner:
     def expected(self) -> Window | None:
         """Return the plan that the read tasks of this moment are for."""
         return self._expected
+
+    def held(self, number: int) -> pa.Table | None:
+        """Return the examples of window `number` if it was applied already: it is read but once."""
+        result = self._results.get(number)
+        return None if result is None else result.examples
 
     def apply(
         self, window: Window, tables: Mapping[str, pa.Table], dead: list[pa.Table]

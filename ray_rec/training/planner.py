@@ -1,18 +1,21 @@
 """Turns "what is new on the log" into windows: durable before told, and told alike for ever."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
-from ray_rec.events.schema import CONTROLS, EVENTS, EXPOSURES, ITEMS
+from ray_rec.errors import ConfigError
+from ray_rec.events.schema import EVENTS, EXPOSURES
 from ray_rec.log.base import EventLog, Offsets, Ranges
-from ray_rec.log.cut import cut
 from ray_rec.log.window import Window
 from ray_rec.training.cadence import Cadence, Publish
 from ray_rec.training.config import TrainingConfig
+from ray_rec.training.gaps import mended, num_lost
+from ray_rec.training.intake import LEARNED_TOPICS, Intake
 from ray_rec.training.plans import PlanStore
+from ray_rec.training.rehearsal import rehearsed
 
-LEARNED_TOPICS = (ITEMS, EVENTS, EXPOSURES, CONTROLS)
+__all__ = ["LEARNED_TOPICS", "Planner"]
 
 
 class Planner:
@@ -24,8 +27,10 @@ class Planner:
     Args:
         log: where the records are.
         plans: where decided windows are kept.
-        config: window size and when a partition counts as idle.
+        config: how large windows are, how long they wait, what they replay, when they publish.
         end: offsets after which there is no further window; None follows the log without end.
+        given: plans of another run to be repeated, instead of what is new.
+        rehearsable: whether the examples of a window are kept, so that it can be replayed.
         clock: wall clock in seconds.
     """
 
@@ -35,22 +40,37 @@ class Planner:
         plans: PlanStore,
         config: TrainingConfig,
         end: dict[str, Offsets] | None = None,
+        given: PlanStore | None = None,
+        rehearsable: Callable[[int], bool] = lambda number: True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._log, self._plans, self._config = log, plans, config
-        self._end, self._clock = end, clock
-        self._current: Window | None = None
-        self._backlog: Iterator[Window] | None = None
-        self._moved: dict[tuple[str, int], float] = {}
+        self._is_bounded = end is not None or given is not None
+        self._given, self._rehearsable = given, rehearsable
+        self._clock = clock
+        self._intake = Intake(log, config, end, clock)
         self._cadence = Cadence(config, clock)
+        self._current: Window | None = None
+        self._moved: dict[tuple[str, int], float] = {}
+        self._lost = 0
 
     @property
     def current(self) -> Window | None:
         """The window told last."""
         return self._current
 
+    @property
+    def held(self) -> str:
+        """Why no window can be decided at the moment; empty when nothing is in the way."""
+        return self._intake.held
+
     def decide(self, number: int) -> Window | None:
-        """Return window `number` as decided before, else made of what is new, if any."""
+        """Return window `number` as decided before, else made of what is new, if any.
+
+        Raises:
+            OffsetGap: retention deleted what was not learned, and `training.on_gap` is "fail".
+            ConfigError: the plans of this run are not those that it was given.
+        """
         return self._decided(number) or self._keep(self._make(number))
 
     def ahead(self, number: int, decide: bool = True) -> Window | None:
@@ -59,18 +79,21 @@ class Planner:
         So a backlog can be read ahead, and what is just coming in is not cut too early.
         """
         window = self._decided(number)
-        if window is None and decide and self._is_behind(number):
-            window = self._keep(self._make(number))
+        if window is None and decide:
+            window = self._keep(self._make(number, only_full=True))
         return window
 
     def close(self, number: int) -> Window | None:
         """Return window `number` as decided before, else an empty one if a full version is owed.
 
-        Asked when nothing more is to be learned, so that a run ends with a full version.
+        Asked when nothing more is to be learned, so that a run ends with a full version; a
+        repeated run ends as the one that it repeats.
         """
         window = self._decided(number)
-        if window is None and (before := self._before(number)) and before.publish != "full":
-            return self._keep(self._empty(before, "full"))
+        if window is None and self._given is None:
+            before = self._before(number)
+            if before is not None and before.publish != "full":
+                return self._keep(self._empty(before, "full"))
         return window
 
     def amend(self, window: Window) -> None:
@@ -79,19 +102,52 @@ class Planner:
         if self._current is not None and self._current.number == window.number:
             self._current = window
 
+    def mend(self, number: int) -> Window | None:
+        """Return plan `number` amended by what retention deleted since it was decided.
+
+        Raises:
+            OffsetGap: something was, and `training.on_gap` is "fail".
+        """
+        window = self._plans.get(number)
+        if window is None:
+            return None
+        first = {topic: self._log.earliest(topic) for topic in window.ranges}
+        amended = mended(window, first, self._config.on_gap)
+        self._lost += num_lost(amended) - num_lost(window)
+        self.amend(amended)
+        return amended
+
+    def observe(self, number: int, num_bytes: dict[str, int]) -> None:
+        """Learn what the records of a window take in memory, by topic."""
+        window = self._plans.get(number)
+        if window is not None:
+            self._intake.pace.observe(window, num_bytes)
+
     def exhausted(self) -> bool:
-        """Whether the plan is a bounded one; asked when there is nothing new."""
-        return self._end is not None
+        """Whether there will never be another window; asked when there is none."""
+        return self._is_bounded and not self.held
+
+    def measures(self) -> dict[str, float]:
+        """Return records that wait beyond the last window, records lost and seconds held so far."""
+        intake = self._intake
+        return {"waiting": intake.waiting, "lost": self._lost, "held_s": intake.held_s}
 
     def _decided(self, number: int) -> Window | None:
         window = self._plans.get(number)
-        if window is not None:
-            self._tell(window)
+        if window is None:
+            return None
+        if self._given is not None and self._plans.first(number) != self._given.get(number):
+            raise ConfigError(
+                f"{self._plans.url} has another plan {number} than {self._given.url}; "
+                "repeat those plans with a state_dir and registry of their own"
+            )
+        self._tell(window)
         return window
 
     def _keep(self, window: Window | None) -> Window | None:
         if window is not None:
             self._plans.put(window)
+            self._lost += num_lost(window)
             self._tell(window)
         return window
 
@@ -99,33 +155,27 @@ class Planner:
         self._current = window
         self._cadence.told(window)
 
-    def _make(self, number: int) -> Window | None:
-        starts = self._starts(number)
-        ends = self._end or {topic: self._log.latest(topic) for topic in LEARNED_TOPICS}
-        ranges = self._next_ranges(number, starts, ends)
-        if ranges is None:
-            before = self._before(number)
-            owed = before is not None and self._cadence.owed()
+    def _make(self, number: int, only_full: bool = False) -> Window | None:
+        if self._given is not None:
+            return self._given.get(number)
+        before = self._before(number)
+        piece = self._intake.take(before, only_full)
+        if piece is None:
+            owed = before is not None and not only_full and self._cadence.owed()
             return self._empty(before, self._cadence.next()) if before and owed else None
-        whole = {
-            topic: {p: ranges.get(topic, {}).get(p, (start, start)) for p, start in parts.items()}
-            for topic, parts in starts.items()
-        }
-        window = Window(number=number, ranges=whole, idle=self._idle(whole))
-        publish = "full" if self._reaches_end(window) else self._cadence.next()
+        ranges, lost = piece
+        window = Window(number, ranges, self._idle(ranges), lost=lost, replay=self._replay(number))
+        publish = "full" if self._intake.reached(window) else self._cadence.next()
         return replace(window, publish=publish)
 
-    def _is_behind(self, number: int) -> bool:
-        if self._backlog is not None:
-            return True
-        ends = self._end or {topic: self._log.latest(topic) for topic in LEARNED_TOPICS}
-        starts = self._starts(number)
-        waiting = sum(
-            end - starts[topic].get(partition, 0)
-            for topic, parts in ends.items()
-            for partition, end in parts.items()
-        )
-        return waiting >= self._config.window_records
+    def _replay(self, number: int) -> tuple[int, ...]:
+        def usable(older: int) -> bool:
+            window = self._plans.get(older)
+            if window is None or window.set_aside or window.num_records == 0:
+                return False
+            return self._rehearsable(older)
+
+        return rehearsed(number, self._config.replay_windows, self._config.replay_horizon, usable)
 
     def _empty(self, before: Window, publish: Publish) -> Window:
         """Return a window without records: it makes a version of those before it."""
@@ -134,39 +184,6 @@ class Planner:
             for topic, parts in before.ends().items()
         }
         return Window(before.number + 1, ranges, idle=self._idle(ranges), publish=publish)
-
-    def _reaches_end(self, window: Window) -> bool:
-        ends = window.ends()
-        return self._end is not None and all(
-            ends[topic].get(p, 0) >= end
-            for topic, parts in self._end.items()
-            for p, end in parts.items()
-        )
-
-    def _next_ranges(
-        self, number: int, starts: dict[str, Offsets], ends: dict[str, Offsets]
-    ) -> Ranges | None:
-        """Everything new if it fits in one window, else the next piece of the backlog."""
-        if self._backlog is not None and (piece := next(self._backlog, None)) is not None:
-            return piece.ranges
-        self._backlog = None
-        news = {
-            topic: {p: (starts[topic].get(p, 0), end) for p, end in parts.items()}
-            for topic, parts in ends.items()
-        }
-        num_new = Window(number, news).num_records
-        if num_new <= self._config.window_records:
-            return news if num_new > 0 else None
-        self._backlog = cut(
-            self._log, LEARNED_TOPICS, self._config.window_records, starts, ends, number
-        )
-        return next(self._backlog).ranges
-
-    def _starts(self, number: int) -> dict[str, Offsets]:
-        """Where window `number` begins: where the one before ended, or at a partition's first."""
-        before = self._before(number)
-        ends = before.ends() if before is not None else {}
-        return {topic: self._log.earliest(topic) | ends.get(topic, {}) for topic in LEARNED_TOPICS}
 
     def _before(self, number: int) -> Window | None:
         if self._current is not None and self._current.number == number - 1:

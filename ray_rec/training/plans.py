@@ -6,12 +6,14 @@ amended later; no file is ever rewritten.
 
 from collections.abc import Iterator
 
-from ray_rec.errors import StateError
+from ray_rec.errors import ConfigError, StateError
 from ray_rec.log.window import Window
 from ray_rec.registry.store import Store
 
 FOLDER_PLANS = 1000
 """Plans in one folder: a list of the newest stays short after a million windows."""
+
+_MOST_KNOWN = 1000
 
 
 class PlanStore:
@@ -29,6 +31,10 @@ class PlanStore:
     def get(self, number: int) -> Window | None:
         """Return plan `number` as amended last, or None where it was never decided."""
         return self._newest(number)[0]
+
+    def first(self, number: int) -> Window | None:
+        """Return plan `number` as it was decided, whatever it was amended to since."""
+        return self._read(number, 0)
 
     def put(self, window: Window) -> None:
         """Keep `window` durably; readers see either nothing or the whole plan."""
@@ -63,6 +69,8 @@ class PlanStore:
 
     def _newest(self, number: int) -> tuple[Window | None, int]:
         if number not in self._known:
+            if len(self._known) > _MOST_KNOWN:
+                self._known.clear()
             found, revision = self._read(number, 0), 0
             while found is not None and (later := self._read(number, revision + 1)) is not None:
                 found, revision = later, revision + 1
@@ -77,6 +85,16 @@ class PlanStore:
         path = f"{_folder(window.number)}/{_name(window.number, revision)}"
         self._store.write(path, window.to_json().encode())
         self._known = {window.number: (window, revision)}
+
+
+def check_plans(url: str) -> None:
+    """Raise ConfigError unless there are plans at `url`, all from the first to the last."""
+    numbers = list(PlanStore(url).numbers())
+    missing = next((k for k, number in enumerate(numbers) if number != k), len(numbers))
+    if not numbers:
+        raise ConfigError(f"{url} holds no plans; expected the folder `plans` of a state_dir")
+    if missing < len(numbers):
+        raise ConfigError(f"{url} lacks plan {missing}, so the run cannot be repeated from it")
 
 
 def _folder(number: int) -> str:

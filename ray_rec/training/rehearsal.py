@@ -4,15 +4,49 @@ Which windows is the plan's decision; which of their rows, and in which step, is
 of the new window's number and the row, so that a repetition draws alike.
 """
 
+from collections.abc import Callable
+from typing import Self
+
 import numpy as np
 import pyarrow as pa
 
+from ray_rec.config import RunConfig
 from ray_rec.errors import StateError
 from ray_rec.features.arrays import arrow, mix
 from ray_rec.features.examples import EXAMPLES_SCHEMA, row_keys
 from ray_rec.log.window import Window
 from ray_rec.registry.files import table_from_bytes, table_to_bytes
 from ray_rec.registry.store import Store
+
+_DRAWS = 8
+"""Times as many draws as windows wanted: enough where most of them are usable."""
+
+
+def rehearsed(
+    number: int, count: int, horizon: int, usable: Callable[[int], bool]
+) -> tuple[int, ...]:
+    """Return the older windows that window `number` replays: up to `count`, drawn by hash.
+
+    The j-th draw is a hash of (number, j) among the last `horizon` windows; what is not usable, or
+    drawn already, is passed over. The window just before is never drawn: with a backlog this plan
+    is decided while that one is learned, and it may yet diverge.
+
+    >>> rehearsed(50, 3, 20, lambda older: older % 2 == 0)
+    (48, 40, 30)
+    >>> rehearsed(1, 3, 20, lambda older: True)
+    ()
+    """
+    oldest = max(0, number - horizon)
+    chosen: list[int] = []
+    draws = _DRAWS * count if number - 1 > oldest else 0
+    for j in range(draws):
+        drawn = int(mix(np.full(1, number), np.full(1, j))[0])
+        older = oldest + drawn % (number - 1 - oldest)
+        if older not in chosen and usable(older):
+            chosen.append(older)
+        if len(chosen) == count:
+            break
+    return tuple(chosen)
 
 
 class Rehearsal:
@@ -26,9 +60,18 @@ class Rehearsal:
     def __init__(self, url: str, ratio: float) -> None:
         self._store, self._ratio = Store(url), ratio
 
+    @classmethod
+    def of(cls, config: RunConfig) -> Self:
+        """Return the kept rows of a run."""
+        return cls(f"{config.state_dir}/examples", config.training.replay_ratio)
+
     def put(self, number: int, learned: pa.Table) -> None:
         """Keep the rows that window `number` gave to learning, without what it replayed itself."""
         self._store.write(_path(number), table_to_bytes(learned))
+
+    def kept(self, number: int) -> bool:
+        """Whether the rows of window `number` are kept."""
+        return _path(number) in self._store.names("")
 
     def draw(self, window: Window, num_new: int, num_steps: int) -> pa.Table:
         """Return the rows replayed in `window` with their steps (EXAMPLES_SCHEMA).

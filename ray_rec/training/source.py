@@ -9,30 +9,50 @@ from ray.data import DataIterator, Dataset, Datasource, ReadTask
 from ray.data.block import Block, BlockMetadata
 from ray.train import DataConfig
 
+from ray_rec.errors import OffsetGap
+from ray_rec.events.decode import Decoded
 from ray_rec.log.reading import read_decoded
 from ray_rec.log.window import Window
 
 
-def _read_window(window: Window, owner: Any, log_url: str) -> pa.Table:
-    """Read and decode `window`, hand it to the state's owner, return its examples."""
-    decoded = read_decoded(log_url, window.ranges)
+def _read_window(window: Window, planner: Any, owner: Any, log_url: str) -> pa.Table:
+    """Return the examples of `window`: held by the state's owner, or read, decoded and applied."""
+    held: pa.Table | None = ray.get(owner.held.remote(window.number))
+    if held is not None:
+        return held
+    window, decoded = _read(window, planner, log_url)
+    sizes = {topic: part.table.nbytes + part.dead.nbytes for topic, part in decoded.items()}
+    planner.observe.remote(window.number, sizes)
     tables = {topic: part.table for topic, part in decoded.items()}
     dead = [part.dead for part in decoded.values()]
     examples: pa.Table = ray.get(owner.apply.remote(window, tables, dead))
     return examples
 
 
+def _read(window: Window, planner: Any, log_url: str) -> tuple[Window, dict[str, Decoded]]:
+    """Read `window`, as amended if retention deleted some of it since it was decided."""
+    while True:
+        try:
+            return window, read_decoded(log_url, window.ranges)
+        except OffsetGap:
+            amended: Window = ray.get(planner.mend.remote(window.number))
+            if amended == window:
+                raise
+            window = amended
+
+
 class WindowSource(Datasource):
     """Reads whatever window the workers are at, so the same Dataset serves every window.
 
     Args:
+        planner: actor that amends a window which cannot be read any more.
         owner: actor with `expected() -> Window | None`, the window that is asked for, and
             `apply(window, tables, dead) -> pa.Table`.
         log_url: the log to read.
     """
 
-    def __init__(self, owner: Any, log_url: str) -> None:
-        self._owner, self._log_url = owner, log_url
+    def __init__(self, planner: Any, owner: Any, log_url: str) -> None:
+        self._planner, self._owner, self._log_url = planner, owner, log_url
 
     def estimate_inmemory_data_size(self) -> int | None:
         """Unknown before the window is read."""
@@ -51,10 +71,10 @@ class WindowSource(Datasource):
         window: Window | None = ray.get(self._owner.expected.remote())
         if window is None:
             return []
-        owner, log_url = self._owner, self._log_url
+        planner, owner, log_url = self._planner, self._owner, self._log_url
 
         def read() -> Iterable[Block]:
-            return [_read_window(window, owner, log_url)]
+            return [_read_window(window, planner, owner, log_url)]
 
         return [ReadTask(read, BlockMetadata(None, None, None, None))]
 

@@ -16,6 +16,7 @@ from ray_rec.registry import Registry
 from ray_rec.training.actors import start_actors
 from ray_rec.training.interrupt import signals_kept
 from ray_rec.training.planner import LEARNED_TOPICS
+from ray_rec.training.plans import check_plans
 from ray_rec.training.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def run_stream(
     config: RunConfig,
     *,
     bounded: bool = False,
+    plans: str | None = None,
     checkpoint: int | None = None,
     stop: threading.Event | None = None,
     on_metrics: OnMetrics | None = None,
@@ -49,13 +51,16 @@ def run_stream(
     Args:
         config: the run's configuration.
         bounded: end at the offsets that the log has now, instead of following it.
+        plans: folder of another run's plans; they are learned again, one by one, to their end.
         checkpoint: continue from the newest checkpoint up to this one, over the same plans as
             before; None takes the newest.
         stop: set it to end the run; the window at hand is finished and kept.
         on_metrics: called with each window's metrics, in order.
 
     Raises:
-        ConfigError: nothing can listen at `training.metrics_port`.
+        ConfigError: nothing can listen at `training.metrics_port`; there are no plans to repeat, or
+            this run has others.
+        OffsetGap: retention deleted what was not learned; what was learned before it is kept.
         LogError: the log does not answer or its topics do not fit together.
         ray.train.TrainingFailedError: the workers failed more than `training.max_failures` times
             without learning a window in between.
@@ -64,11 +69,13 @@ def run_stream(
     with open_log(config.log) as log:
         create_standard_topics(log, config.partitions)
         end = {topic: log.latest(topic) for topic in LEARNED_TOPICS} if bounded else None
+    if plans is not None:
+        check_plans(plans)
     with Recorder(config) as recorder:
         connect()
         from ray_rec.training.worker import WorkerSetup  # after `connect`: reads Ray's settings
 
-        planner, owner = start_actors(config, end)
+        planner, owner = start_actors(config, end, plans)
         tally = _Tally([recorder.take, *([on_metrics] if on_metrics else [])])
         try:
             _fit(WorkerSetup(config, planner, owner, checkpoint), stop, tally)
@@ -126,15 +133,17 @@ def _fit(setup: "WorkerSetup", stop: threading.Event, tally: _Tally) -> None:
 
     thread = threading.Thread(target=fit, name="ray-train")
     thread.start()
-    told = False
     while thread.is_alive():
         thread.join(timeout=0.1)
         tally.take(ray.get(setup.planner.drain_metrics.remote()))
-        if stop.is_set() and not told:
+        for warning in ray.get(setup.planner.drain_warnings.remote()):
+            _log.warning("%s", warning)
+        if stop.is_set():  # told again and again: a planner that was rebuilt does not know
             ray.get(setup.planner.stop.remote())
-            told = True
     if failure:
         raise failure[0]
+    if (ended := ray.get(setup.planner.failure.remote())) is not None:
+        raise ended
 
 
 def _fit_while_it_moves(setup: "WorkerSetup", tally: _Tally) -> None:
@@ -161,7 +170,7 @@ def _trainer(setup: "WorkerSetup") -> Any:
     from ray_rec.training.worker import train_loop
 
     config, training = setup.config, setup.config.training
-    source = WindowSource(setup.owner, config.log)
+    source = WindowSource(setup.planner, setup.owner, config.log)
     windows = window_dataset(source, training.num_workers, training.cpus_per_read)
     return TorchTrainer(
         train_loop,

@@ -166,9 +166,20 @@ class KafkaLog:
 
     def offsets_at(self, topic: str, ts_ms: int) -> Offsets:
         """Return the first offset whose record has ts >= ts_ms; `latest` where there is none."""
-        latest = self.latest(topic)
-        found = self._offsets([topic], max(0, ts_ms))[topic]
-        return {p: min(found[p], end) if found[p] >= 0 else end for p, end in latest.items()}
+        return self.positions_at([topic], ts_ms)[topic]
+
+    def positions_at(self, topics: Collection[str], ts_ms: int) -> dict[str, Offsets]:
+        """Return `offsets_at` of several topics, asked in three questions."""
+        known = self._partitions(topics)
+        last = self._offsets(topics, OffsetSpec.LATEST, known)
+        found = self._offsets(topics, max(0, ts_ms), known)
+        return {
+            topic: {
+                p: min(found[topic][p], end) if found[topic][p] >= 0 else end
+                for p, end in ends.items()
+            }
+            for topic, ends in last.items()
+        }
 
     def read(
         self,
