@@ -19,10 +19,14 @@ def main() -> int:
     parser.add_argument(
         "--plans", help="folder of another run's plans, to be repeated to their end"
     )
+    parser.add_argument(
+        "--checkpoint", type=int, help="go on from the newest checkpoint up to this one"
+    )
     add_on_gap(parser)
     given = parser.parse_args()
+    run = {"bounded": given.until_end, "plans": given.plans, "checkpoint": given.checkpoint}
     with stop_on_signals() as stop:
-        show(run_stream(settings(given), bounded=given.until_end, plans=given.plans, stop=stop))
+        show(run_stream(settings(given), **run, stop=stop))
     return 0
 
 
