@@ -147,6 +147,14 @@ def test_an_unknown_configuration_key(ray_rec: Run, tmp_path: Path) -> None:
     assert_refused(ray_rec("stream", "-c", "none.toml"), 2, "cannot read", "none.toml")
 
 
+def test_plans_that_are_not_there_and_an_unknown_way_with_gaps(ray_rec: Run) -> None:
+    assert_refused(ray_rec("stream", "--plans", "old/plans"), 2, "/old/plans holds no plans")
+    assert not Path("var/log.db").exists()
+    refused = ray_rec("train", "--on-gap", "jump")
+    assert refused.code == 2
+    assert "'fail', 'skip'" in refused.err
+
+
 @pytest.mark.parametrize("command", [["models", "list"], ["models", "rollback"], ["status"]])
 def test_a_registry_that_is_not_one(ray_rec: Run, tmp_path: Path, command: list[str]) -> None:
     (tmp_path / "notes").mkdir()

@@ -66,11 +66,12 @@ def run_stream(
             without learning a window in between.
     """
     stop = stop or threading.Event()
+    if plans is not None:
+        plans = _storage(plans)  # the planner has another working folder
+        check_plans(plans)
     with open_log(config.log) as log:
         create_standard_topics(log, config.partitions)
         end = {topic: log.latest(topic) for topic in LEARNED_TOPICS} if bounded else None
-    if plans is not None:
-        check_plans(plans)
     with Recorder(config) as recorder:
         connect()
         from ray_rec.training.worker import WorkerSetup  # after `connect`: reads Ray's settings
@@ -191,7 +192,7 @@ def _trainer(setup: "WorkerSetup") -> Any:
 
 
 def _storage(url: str) -> str:
-    """Ray Train takes URIs and absolute paths."""
+    """Return a URI or an absolute path: Ray's processes have other working folders."""
     return url if "://" in url else str(Path(url).resolve())
 
 
