@@ -116,17 +116,16 @@ class PlannerActor:
     def _decide(self, number: int, ahead: bool = False, decide: bool = True) -> Window | None:
         held = self._planner.held
         try:
-            if ahead:
-                return self._planner.ahead(number, decide)
-            return self._planner.decide(number)
+            plan = self._planner
+            window = plan.ahead(number, decide) if ahead else plan.decide(number)
         except RayRecError as error:
             self._fail(error)
             return None
-        finally:
-            if self._planner.held not in ("", held):
-                self._warnings.append(f"waiting to plan window {number}: {self._planner.held}")
-            if self._config.training.keep_plans and number % FOLDER_PLANS == 0:
-                self._prune(number)
+        if self._planner.held not in ("", held):
+            self._warnings.append(f"waiting to plan window {number}: {self._planner.held}")
+        if window is not None and number % FOLDER_PLANS == 0:
+            self._prune(number)
+        return window
 
     def _close(self, number: int) -> Window | None:
         if self._unreadable is not None and number >= self._unreadable:
@@ -141,8 +140,10 @@ class PlannerActor:
         self._failure, self._stopped = error, True
 
     def _prune(self, number: int) -> None:
-        needed = min(self._checkpoints.numbers(), default=0) - self._config.training.replay_horizon
-        self._plans.prune(min(needed, number - self._config.training.keep_plans))
+        training = self._config.training
+        if training.keep_plans:
+            needed = min(self._checkpoints.numbers(), default=0) - training.replay_horizon
+            self._plans.prune(min(needed, number - training.keep_plans))
 
 
 def start_actors(
