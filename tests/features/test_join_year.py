@@ -37,7 +37,7 @@ def year(tmp_path_factory: pytest.TempPathFactory) -> Year:
         end_ms = load(log, (1, 53)).last_ms
         windows = list(cut(log, (ITEMS, EVENTS, EXPOSURES), 20_000))
     decoded: Year = [
-        (w, {topic: read_decoded(url, topic, part).table for topic, part in w.ranges.items()})
+        (w, {topic: part.table for topic, part in read_decoded(url, w.ranges).items()})
         for w in windows
     ]
     return [*decoded, (Window(len(windows), {}, advance_to_ms=end_ms + 8 * DAY_MS), {})]
