@@ -117,7 +117,10 @@ def grown(array: AnyArray, rows: int, fill: Any) -> AnyArray:
     """Return the array with room for `rows` rows: itself, or a copy at least twice as large."""
     if rows <= len(array):
         return array
-    out = np.full((max(rows, 2 * len(array), 64), *array.shape[1:]), fill, array.dtype)
+    shape = (max(rows, 2 * len(array), 64), *array.shape[1:])
+    # Zeros that nobody has touched take no memory, so the spare room costs nothing.
+    lazily = array.dtype != object and not fill
+    out = np.zeros(shape, array.dtype) if lazily else np.full(shape, fill, array.dtype)
     out[: len(array)] = array
     return out
 

@@ -15,7 +15,7 @@ from ray_rec.features.arrays import (
     hash_strings,
     numbers,
 )
-from ray_rec.features.config import FeatureConfig
+from ray_rec.features.config import DAY_MS, FeatureConfig
 from ray_rec.features.controls import ACTION_CODES, ALWAYS, Controls
 from ray_rec.features.histories import Histories, Sequences
 from ray_rec.features.popularity import Popularity
@@ -68,7 +68,8 @@ class Behaviour:
             user = np.repeat(user_hash, np.diff(sequences.start))
             opted_out = self.controls.opted_out(user, sequences.tokens["ts"])
             sequences = sequences.where(~opted_out)
-        self._store(sequences, user_hash, changed=bool(wishes.num_rows))
+        changed = np.unique(np.concatenate([new.owner, sequences.owner(wishers)]))
+        self._store(sequences, user_hash, changed, wished=bool(wishes.num_rows))
         counts = {
             "events": len(events),
             "duplicates": int((~first).sum()),
@@ -76,14 +77,31 @@ class Behaviour:
             "forgotten": int((live & forgotten).sum()),
             "late": int((first & (events.ts < watermark_ms)).sum()),
             "tokens": len(tokens),
+            "others": int((live & ~forgotten).sum()) - len(tokens),
         }
         return Absorbed(events.take(live), new, sequences, user_hash, exposure_user, counts)
 
-    def settle(self, watermark_ms: int) -> int:
-        """Let go of what is no longer needed; return how many users were evicted."""
+    def settle(self, since_ms: int, watermark_ms: int, other_bytes: int) -> dict[str, int]:
+        """Let go of what is no longer needed; return how many users went by which bound.
+
+        `other_bytes` are held elsewhere. Idle users go once the watermark has come from another
+        day than `since_ms`, as looking for them takes a look at all.
+        """
+        config, histories = self._config, self.histories
+        self.prune(watermark_ms)
+        today, idle = watermark_ms // DAY_MS, 0
+        if config.user_ttl_days and today > since_ms // DAY_MS:
+            idle = histories.drop_idle((today - config.user_ttl_days) * DAY_MS)
+        most = config.max_state_mb * 1e6
+        other_bytes += sum(part.num_bytes for part in (self.popularity, self.seen, self.controls))
+        beyond = histories.drop_beyond(max(most - other_bytes, most / 10))
+        histories.pack()
+        return {"evicted_idle": idle, "evicted_memory": beyond}
+
+    def prune(self, watermark_ms: int) -> None:
+        """Drop wishes that later ones have made void for all that may still come."""
         config = self._config
         self.controls.prune(watermark_ms - max(config.dedup_ms, config.longest_attribution_ms))
-        return self.histories.evict(config.max_users)
 
     def _take_wishes(self, wishes: pa.Table) -> Int32:
         """Store wishes; return the history rows of users who made one."""
@@ -114,14 +132,14 @@ class Behaviour:
         place = {"partition": tokens.partition, "offset": tokens.offset}
         return NewTokens(owner=owner, floor=floor, **columns, **place), sequences
 
-    def _store(self, sequences: Sequences, user_hash: UInt64, changed: bool) -> None:
-        """Write histories; users whose wishes leave nothing of theirs are forgotten altogether."""
-        if not changed:
-            self.histories.write(sequences)
+    def _store(self, sequences: Sequences, user_hash: UInt64, changed: Int64, wished: bool) -> None:
+        """Write changed histories; users whose wishes leave nothing are forgotten altogether."""
+        if not wished:
+            self.histories.write(sequences, changed)
             return
         user = np.repeat(user_hash, np.diff(sequences.start))
         ts = sequences.tokens["ts"]
         keep: Bool = ~self.controls.erases(user, ts, ALWAYS)
         kept = sequences.where(keep)
-        self.histories.write(kept)
+        self.histories.write(kept, changed)
         self.histories.drop(kept.users[np.diff(kept.start) == 0])

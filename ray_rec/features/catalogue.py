@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from ray_rec.features.arrays import AnyArray, Column, Int32, column, grown, table_of
 from ray_rec.features.examples import WINDOW_ITEMS_SCHEMA
 from ray_rec.features.index import Index
+from ray_rec.features.part import Marks, Part
 
 TEXT_CHARS = 512
 """Longer texts are cut: the encoder reads less than that, and a row's memory stays bounded."""
@@ -27,19 +28,29 @@ _FILLS: dict[str, Any] = {
     "text": "",
 }
 _KINDS: dict[str, Any] = {"price": np.float32, "available": np.bool_}
+_ITEM_BYTES = 500
+"""What an item takes beside the characters of its texts: five strings, places (measured)."""
 
 
-class Catalogue:
+class Catalogue(Part):
     """Items by row. An item seen only in behaviour has no text yet and counts as available."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.index = Index()
         self._columns: dict[str, AnyArray] = {
             name: np.full(0, fill, _KINDS.get(name, object)) for name, fill in _FILLS.items()
         }
+        self._chars = 0
+        self._changed = Marks()
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all items and their texts."""
+        return len(self) * _ITEM_BYTES + self._chars
 
     @property
     def item_id(self) -> list[str | None]:
@@ -77,8 +88,10 @@ class Catalogue:
 
     def rows(self, ids: Column, add: bool = False) -> Int32:
         """Return the row of each item id, -1 when unknown; `add` gives unknown ones rows."""
+        before = len(self)
         rows = self.index.rows(ids, add)
-        if add:
+        if len(self) > before:
+            self._changed.add(np.arange(before, len(self)))
             for name, values in self._columns.items():
                 self._columns[name] = grown(values, len(self), _FILLS[name])
         return rows
@@ -101,7 +114,9 @@ class Catalogue:
         available = pc.and_(column(items, "available").fill_null(True), pc.invert(deleted))
         new["available"] = available.to_numpy(zero_copy_only=False)
         new["text"] = item_texts(*texts.values()).to_numpy(zero_copy_only=False)
-        return rows[(rows >= before) | self._replace(rows, new)]
+        changed = rows[(rows >= before) | self._replace(rows, new)]
+        self._changed.add(changed)
+        return changed
 
     def _replace(self, rows: Int32, new: dict[str, AnyArray]) -> AnyArray:
         changed = np.zeros(len(rows), np.bool_)
@@ -109,6 +124,8 @@ class Catalogue:
             old = self._columns[name][rows]
             differs = (old != values).astype(np.bool_)
             changed |= differs & ~((old != old) & (values != values))  # NaN is NaN
+            if name not in _KINDS:
+                self._chars += _num_chars(values) - _num_chars(old)
             self._columns[name][rows] = values
         return changed
 
@@ -127,24 +144,23 @@ class Catalogue:
             schema=WINDOW_ITEMS_SCHEMA,
         )
 
-    def snapshot(self) -> pa.Table:
-        """Return all rows as a table."""
+    def _segment(self, whole: bool) -> pa.Table:
+        """One row an item, in order of first sight."""
+        changed = self._changed.take()
+        rows = np.arange(len(self)) if whole else changed
         kinds = {"price": pa.float32(), "available": pa.bool_()}
         columns = {
-            name: pa.array(values[: len(self)], kinds.get(name, pa.string()), from_pandas=False)
+            name: pa.array(values[rows], kinds.get(name, pa.string()), from_pandas=False)
             for name, values in self._columns.items()
         }
-        return table_of({"item_id": pa.array(self.index.ids, pa.string()), **columns})
+        ids = [self.index.ids[row] for row in rows.tolist()]
+        return table_of({"item_id": pa.array(ids, pa.string()), **columns})
 
-    @classmethod
-    def restore(cls, table: pa.Table) -> "Catalogue":
-        """Return the catalogue that `snapshot` was taken of."""
-        out = cls()
-        out.index = Index(column(table, "item_id").to_pylist())
-        out._columns = {
-            name: column(table, name).to_numpy(zero_copy_only=False).copy() for name in _FILLS
-        }
-        return out
+    def _load(self, table: pa.Table) -> None:
+        rows = self.rows(column(table, "item_id"), add=True)
+        names = self._columns
+        self._replace(rows, {n: column(table, n).to_numpy(zero_copy_only=False) for n in names})
+        self._changed.clear()
 
 
 _TEXTS = ("title", "category", "brand")
@@ -167,6 +183,10 @@ def _unless(mask: Any, values: Any) -> Any:
 
 def _blank(texts: Any) -> Any:
     return pc.equal(texts, pa.scalar("")).fill_null(True)
+
+
+def _num_chars(texts: AnyArray) -> int:
+    return sum(len(text) for text in texts.tolist() if text)
 
 
 def _last_of_each(rows: Int32) -> tuple[Int32, AnyArray]:

@@ -12,6 +12,8 @@ from ray_rec.errors import ConfigError
 MINUTE_MS = 60_000
 DAY_MS = 86_400_000
 OTHER = "other"
+BOUNDS = ("user_ttl_days", "max_state_mb")
+"""Keys that say how much is kept, not what it means: a stored state may go on with others."""
 TOKEN_TYPES = ("view", "click", "like", "cart", "purchase", "rating")
 
 
@@ -26,6 +28,10 @@ class FeatureConfig:
     `target_types` are learned as recall targets, kept as history tokens and counted as popularity;
     other types (returns, for one) are neither, but may still be outcomes of an exposure.
     `outcome_types` gives each outcome its label bit (its place).
+    `user_ttl_days` lets go of users who did nothing for so many days (UTC) of the watermark;
+    0 keeps them. `max_state_mb` (10**6 bytes) bounds all that is held, by its content: users active
+    longest ago give way. What has a horizon of its own (keys, open exposures) or is needed by
+    number (items) does not; should it leave users less than a tenth, they keep a tenth.
     """
 
     history_length: int = 50
@@ -39,7 +45,8 @@ class FeatureConfig:
     target_types: tuple[str, ...] = TOKEN_TYPES
     outcome_types: tuple[str, ...] = ("click", "cart", "purchase")
     held_out_share: float = 0.01
-    max_users: int = 1_000_000
+    user_ttl_days: int = 0
+    max_state_mb: float = 2_048.0
 
     def __post_init__(self) -> None:
         """Check every key; raise ConfigError naming the first that is wrong."""
@@ -54,7 +61,7 @@ class FeatureConfig:
             ("attribution_ms", 1, 10**12),
             ("lateness_ms", 0, 10**12),
             ("dedup_ms", 0, 10**12),
-            ("max_users", 1, 2**31 - 1),
+            ("user_ttl_days", 0, 100_000),
         ):
             _expect(
                 least <= getattr(self, key) <= most, key, self, f"a whole number {least}..{most}"
@@ -63,6 +70,7 @@ class FeatureConfig:
         for key in ("attribution_by_outcome_ms", "attribution_by_policy_ms"):
             fits = all(1 <= window <= 10**12 for window in getattr(self, key).values())
             _expect(fits, key, self, "whole numbers 1..10**12 by name")
+        _expect(self.max_state_mb >= 0.001, "max_state_mb", self, "at least 0.001")
         positive = bool(self.half_lives_days) and min(self.half_lives_days) >= 0.001
         _expect(positive, "half_lives_days", self, "one or more days, each at least 0.001")
 

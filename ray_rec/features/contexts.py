@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ray_rec.features.arrays import (
     AnyArray,
+    Bool,
     Int32,
     Int64,
     UInt64,
@@ -55,11 +56,11 @@ def contexts(
 
 def mended(
     waiting: pa.Table, absorbed: Absorbed, controls: Controls, watermark_ms: int, length: int
-) -> pa.Table:
-    """Return waiting exposures (OPEN_SCHEMA) with what the window's tokens and wishes change.
+) -> tuple[Bool, pa.Table]:
+    """Return which waiting exposures the window's tokens and wishes change, and what they become.
 
-    Exposures newer than the watermark take new tokens from before them; what wishes erase goes from
-    all. The rows that change come last.
+    Exposures (OPEN_SCHEMA) newer than the watermark take new tokens from before them; what wishes
+    erase goes from all.
     """
     user, ts = numbers(waiting, "user"), numbers(waiting, "ts")
     low, count = _new_before(absorbed, user, ts, watermark_ms)
@@ -67,7 +68,7 @@ def mended(
     if len(controls):
         touched |= controls.erased_until(user, ALWAYS) > NEVER
     if not touched.any():
-        return waiting
+        return touched, waiting.slice(0, 0)
     rows = waiting.filter(pa.array(touched))
     places, new = ragged_ranges(low[touched], count[touched]), absorbed.new
     old = {name: lists(rows, f"token_{name}") for name in _TOKENS}
@@ -78,8 +79,7 @@ def mended(
     until = ts[touched][owner]
     order = order[~controls.erases(user[touched][owner], tokens["ts"], until)[order]]
     order = order[_newest(owner[order], length)]
-    rows = _with_tokens(rows, {n: v[order] for n, v in tokens.items()}, owner[order])
-    return pa.concat_tables([waiting.filter(pa.array(~touched)), rows])
+    return touched, _with_tokens(rows, {n: v[order] for n, v in tokens.items()}, owner[order])
 
 
 def without_own_outcomes(closed: pa.Table, exposure: Int64, outcomes: pa.Table) -> pa.Table:

@@ -17,6 +17,7 @@ from ray_rec.features.arrays import (
     segment_search,
     table_of,
 )
+from ray_rec.features.part import Part
 
 ALWAYS = np.int64(2**62)
 """A time after all others: what holds once everything known has been applied."""
@@ -25,19 +26,25 @@ NEVER = np.int64(-(2**62))
 ACTION_CODES = {"opt_in": 0, "opt_out": 1, "forget": 2}
 
 
-class Controls:
+class Controls(Part):
     """The wishes of each user (by hash) in order of event time."""
 
     def __init__(self) -> None:
-        self._set(np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.int8))
+        super().__init__()
+        empty = np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.int8)
+        self._set(*empty, np.zeros(0, np.bool_))
 
     def __len__(self) -> int:
         return len(self._user)
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all wishes and what follows of each."""
+        return 27 * len(self)
+
     def add(self, user: UInt64, ts: Int64, action: AnyArray) -> None:
         """Take wishes; the order of arrival does not matter."""
-        joined = zip((self._user, self._ts, self._action), (user, ts, action), strict=True)
-        self._set(*(np.concatenate(pair) for pair in joined))
+        self._add(user, ts, action, new=True)
 
     def erased_until(self, user: UInt64, at_ms: AnyArray | np.int64) -> Int64:
         """Return for each user the time of the last erasure up to `at_ms` (NEVER when none)."""
@@ -65,7 +72,7 @@ class Controls:
             last[places[ends] if len(places) else places] = True
         keep = ~old | last
         if not keep.all():
-            self._set(self._user[keep], self._ts[keep], self._action[keep])
+            self._set(self._user[keep], self._ts[keep], self._action[keep], self._new[keep])
 
     def _last(self, user: UInt64, at_ms: AnyArray | np.int64) -> tuple[Int64, Bool]:
         low = np.searchsorted(self._user, user, side="left")
@@ -73,11 +80,16 @@ class Controls:
         place = segment_search(self._ts, low, high, at_ms, side="right") - 1
         return place, place >= low
 
-    def _set(self, user: UInt64, ts: Int64, action: AnyArray) -> None:
+    def _add(self, user: UInt64, ts: Int64, action: AnyArray, new: bool) -> None:
+        held = self._user, self._ts, self._action, self._new
+        joined = zip(held, (user, ts, action, np.full(len(user), new)), strict=True)
+        self._set(*(np.concatenate(pair) for pair in joined))
+
+    def _set(self, user: UInt64, ts: Int64, action: AnyArray, new: Bool) -> None:
         order = np.lexsort((action, ts, user))
-        user, ts, action = user[order], ts[order], action[order]
-        distinct = first_of_groups(user, ts, action)
-        self._user, self._ts, self._action = user[distinct], ts[distinct], action[distinct]
+        order = order[first_of_groups(user[order], ts[order], action[order])]
+        self._user, self._ts, self._action = user[order], ts[order], action[order]
+        self._new = new[order]  # not told yet; of equals the first counts, which was held before
         erasing = self._last_such(self._action >= 1)
         self._erased = np.where(erasing >= 0, self._ts[erasing], NEVER)
         choice = self._last_such(self._action <= 1)
@@ -91,13 +103,13 @@ class Controls:
         last = np.maximum.accumulate(np.where(such, places, -1))
         return np.where(last >= np.maximum.accumulate(first), last, -1)
 
-    def snapshot(self) -> pa.Table:
-        """Return all wishes that still matter."""
-        return table_of({"user": self._user, "ts": self._ts, "action": self._action})
+    def _segment(self, whole: bool) -> pa.Table:
+        """Wishes that still matter, by user, time and action."""
+        rows = np.ones(len(self), np.bool_) if whole else self._new
+        columns = {"user": self._user[rows], "ts": self._ts[rows], "action": self._action[rows]}
+        self._new = np.zeros(len(self), np.bool_)
+        return table_of(columns)
 
-    @classmethod
-    def restore(cls, table: pa.Table) -> "Controls":
-        """Return the wishes that `snapshot` was taken of."""
-        out = cls()
-        out._set(*(numbers(table, name) for name in ("user", "ts", "action")))
-        return out
+    def _load(self, table: pa.Table) -> None:
+        user, ts, action = (numbers(table, name) for name in ("user", "ts", "action"))
+        self._add(user, ts, action, new=False)

@@ -1,7 +1,7 @@
 """What each user did last: the newest `history_length` tokens by (event time, arrival).
 
-Padded matrices with one row a user, so that a window touches them with a few gathers. A late event
-takes its place by event time; the oldest tokens make room.
+Ragged rows, one a user, so that a window touches them with a few gathers. A late event takes its
+place by event time; the oldest tokens make room. Users come in order of first sight.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ray_rec.features.arrays import (
     AnyArray,
@@ -22,14 +23,20 @@ from ray_rec.features.arrays import (
     hash_strings,
     list_array,
     lists,
+    numbers,
     ragged_ranges,
     segment_search,
     starts_of,
     table_of,
 )
+from ray_rec.features.blocks import Blocks
 from ray_rec.features.index import Index
+from ray_rec.features.part import Marks, Part
 
 _KINDS: dict[str, Any] = {"item": np.int32, "type": np.int8, "ts": np.int64}
+_TOKEN_BYTES: int = sum(np.dtype(kind).itemsize for kind in _KINDS.values())
+USER_BYTES = 300
+"""What a user takes beside the tokens: the id, its place in the index, the row (measured)."""
 
 
 class History(NamedTuple):
@@ -67,24 +74,30 @@ class Sequences:
         return {f"token_{n}": list_array(v[places], offsets) for n, v in self.tokens.items()}
 
 
-class Histories:
+class Histories(Part):
     """User histories; `index` gives user rows, `user_hash` [rows] their stable hashes."""
 
     def __init__(self, length: int) -> None:
+        super().__init__()
         self.history_length = length
         self.index = Index()
         self.user_hash: UInt64 = np.zeros(0, np.uint64)
-        self._count: Int64 = np.zeros(0, np.int64)
-        self._tokens: dict[str, AnyArray] = {
-            name: np.zeros((0, length), kind) for name, kind in _KINDS.items()
-        }
+        self._tokens = Blocks(_KINDS, length)
+        self._changed, self._gone = Marks(), Marks()  # rows; hashes of users dropped
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all users and their tokens."""
+        return self.index.num_known * USER_BYTES + self._tokens.total * _TOKEN_BYTES
 
     def last(self, user_id: str) -> History:
         """Return a copy of a user's history; empty for an unknown user."""
         row = self.index.row(user_id)
         if row < 0:
             return History(*(np.zeros(0, kind) for kind in _KINDS.values()))
-        return History(*(v[row, : self._count[row]].copy() for v in self._tokens.values()))
+        start = int(self._tokens.start[row])
+        places = slice(start, start + int(self._tokens.count[row]))
+        return History(*(values[places].copy() for values in self._tokens.values.values()))
 
     def rows(self, user_ids: Column, add: bool = False) -> Int32:
         """Return the row of each user id, -1 when unknown; `add` gives unknown ones rows."""
@@ -103,16 +116,16 @@ class Histories:
         `users` are distinct ascending rows; the new tokens are sorted by (owner, ts, arrival),
         `owner` being a place in `users`. Nothing is stored: see `write`.
         """
-        old_count, new_count = self._count[users], np.bincount(owner, minlength=len(users))
+        flat = self._tokens.values
+        old_count, new_count = self._tokens.count[users], np.bincount(owner, minlength=len(users))
         start = starts_of(old_count + new_count)
-        low = (users * self.history_length)[owner]
-        flat = {name: values.reshape(-1) for name, values in self._tokens.items()}
+        low = self._tokens.start[users][owner]
         older = segment_search(flat["ts"], low, low + old_count[owner], new["ts"], "right") - low
         rank = np.arange(len(owner)) - starts_of(new_count)[owner]
         places = start[owner] + older + rank
         old = np.ones(start[-1], np.bool_)
         old[places] = False
-        source = ragged_ranges(users * self.history_length, old_count)
+        source = self._tokens.places(users)
         tokens = {}
         for name, kind in _KINDS.items():
             tokens[name] = np.empty(start[-1], kind)
@@ -120,63 +133,96 @@ class Histories:
             tokens[name][places] = new[name]
         return Sequences(users, start, tokens)
 
-    def write(self, sequences: Sequences) -> None:
-        """Store the newest tokens of each user of `sequences`, in place of what they had."""
-        users, end = sequences.users, sequences.start[1:]
-        count = np.minimum(np.diff(sequences.start), self.history_length)
+    def write(self, sequences: Sequences, changed: Int64) -> None:
+        """Store the newest tokens of those who changed (places in `sequences.users`)."""
+        end = sequences.start[1:][changed]
+        count = np.minimum(end - sequences.start[changed], self.history_length)
         source = ragged_ranges(end - count, count)
-        target = ragged_ranges(users * self.history_length, count)
-        for name, values in sequences.tokens.items():
-            self._tokens[name].reshape(-1)[target] = values[source]
-        self._count[users] = count
+        users = sequences.users[changed]
+        self._tokens.write(users, count, {n: v[source] for n, v in sequences.tokens.items()})
+        self._changed.add(users)
 
     def drop(self, users: AnyArray) -> None:
         """Forget users altogether, their ids included."""
-        self._count[users] = 0
+        self._tokens.clear(users)
         for row in users.tolist():
             self.index.drop(row)
+        self._gone.add(self.user_hash[users])
+        if len(self._gone) > self.index.num_known:  # naming the gone takes more than the rest
+            self._gone.clear()
+            self._rewrite = True
 
-    def evict(self, most: int) -> int:
-        """Keep at most `most` users; return how many went.
+    def drop_idle(self, before_ms: int) -> int:
+        """Drop the users whose newest token is older; return how many."""
+        users, newest = self._newest()
+        idle = users[newest < before_ms]
+        self.drop(idle)
+        return len(idle)
 
-        When there are more, 90 % of `most` stay: those active last. Rows of dropped users are freed
-        with the next such pass, at the latest when they are the majority.
+    def drop_beyond(self, most_bytes: float) -> int:
+        """Keep to at most `most_bytes`; return how many users went.
+
+        When there is more, 90 % of it stay: the users active last; of equals, the latest known.
         """
-        known = self.index.num_known
-        if known <= most and len(self.index) - known <= max(known, 1024):
+        if self.num_bytes <= most_bytes:
             return 0
-        live = np.flatnonzero([name is not None for name in self.index.ids])
-        if known > most:
-            newest = self._tokens["ts"][live, np.maximum(self._count[live] - 1, 0)]
-            newest = np.where(self._count[live] > 0, newest, 0)
-            live = np.sort(live[np.argsort(newest, kind="stable")[-max(1, most * 9 // 10) :]])
+        users, newest = self._newest()
+        users = users[np.argsort(newest, kind="stable")[::-1]]
+        taken = np.cumsum(USER_BYTES + self._tokens.count[users] * _TOKEN_BYTES)
+        beyond = np.sort(users[taken > 0.9 * most_bytes])
+        self.drop(beyond)
+        return len(beyond)
+
+    def pack(self) -> None:
+        """Give rows of dropped users free once they are the majority."""
+        known = self.index.num_known
+        if len(self.index) - known <= max(known, 1024):
+            return
+        live = self._live()
+        changed = self._changed.take()
+        self._changed.add(np.searchsorted(live, changed[self._tokens.count[changed] > 0]))
         self.index = Index([self.index.ids[row] for row in live.tolist()])
-        self.user_hash, self._count = self.user_hash[live], self._count[live]
-        self._tokens = {name: values[live] for name, values in self._tokens.items()}
-        return known - len(live)
+        self.user_hash = self.user_hash[live]
+        self._tokens.keep(live)
+
+    def _live(self) -> Int64:
+        """Return the rows of known users: those with tokens, ascending."""
+        return np.flatnonzero(self._tokens.count[: len(self.index)])
+
+    def _newest(self) -> tuple[Int64, Int64]:
+        """Return the known users' rows and the time of each one's newest token."""
+        users = self._live()
+        return users, self._tokens.values["ts"][
+            self._tokens.start[users] + self._tokens.count[users] - 1
+        ]
 
     def _grow(self, rows: int) -> None:
-        self.user_hash, self._count = grown(self.user_hash, rows, 0), grown(self._count, rows, 0)
-        self._tokens = {name: grown(values, rows, 0) for name, values in self._tokens.items()}
+        self.user_hash = grown(self.user_hash, rows, 0)
+        self._tokens.grow(rows)
 
-    def snapshot(self) -> pa.Table:
-        """Return one row a user: user_id and its tokens as lists."""
-        live = np.flatnonzero([name is not None for name in self.index.ids])
-        count = self._count[live]
-        source = ragged_ranges(live * self.history_length, count)
-        columns = {
-            name: list_array(values.reshape(-1)[source], starts_of(count))
-            for name, values in self._tokens.items()
-        }
-        ids = [self.index.ids[row] for row in live.tolist()]
-        return table_of({"user_id": pa.array(ids, pa.string()), **columns})
+    def _segment(self, whole: bool) -> pa.Table:
+        """One row a user: hash, user_id and tokens as lists; those gone first, with nulls."""
+        changed, gone = self._changed.take(), self._gone.take().astype(np.uint64)
+        rows = self._live() if whole else changed[self._tokens.count[changed] > 0]
+        places, start = self._tokens.places(rows), starts_of(self._tokens.count[rows])
+        tokens = {n: list_array(v[places], start) for n, v in self._tokens.values.items()}
+        ids = pa.array([self.index.ids[row] for row in rows.tolist()], pa.string())
+        known = table_of({"user": self.user_hash[rows], "user_id": ids, **tokens})
+        if whole or not len(gone):
+            return known
+        lost = table_of({"user": gone}, pa.schema([known.schema.field("user")]))
+        return pa.concat_tables([lost, known], promote_options="default").combine_chunks()
 
-    @classmethod
-    def restore(cls, length: int, table: pa.Table) -> "Histories":
-        """Return the histories that `snapshot` was taken of."""
-        out = cls(length)
-        users = out.rows(column(table, "user_id"), add=True).astype(np.int64)
+    def _load(self, table: pa.Table) -> None:
+        named = column(table, "user_id").is_valid()
+        lost = numbers(table.filter(pc.invert(named)), "user")
+        live = self._live()
+        rows = live[np.isin(self.user_hash[live], lost)] if len(lost) else live[:0]
+        self._tokens.clear(rows)
+        for row in rows.tolist():
+            self.index.drop(row)
+        table = table.filter(named)
+        users = self.rows(column(table, "user_id"), add=True).astype(np.int64)
         flat = {name: lists(table, name) for name in _KINDS}
         tokens = {name: values for name, (values, _) in flat.items()}
-        out.write(Sequences(users, starts_of(flat["item"][1]), tokens))
-        return out
+        self._tokens.write(users, flat["item"][1], tokens)

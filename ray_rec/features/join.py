@@ -12,14 +12,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ray_rec.features.arrays import (
     AnyArray,
     Bool,
     Int64,
     among,
-    column,
     list_array,
     lists,
     numbers,
@@ -32,6 +30,7 @@ from ray_rec.features.config import FeatureConfig
 from ray_rec.features.contexts import without_own_outcomes
 from ray_rec.features.controls import Controls
 from ray_rec.features.records import EventRows
+from ray_rec.features.waiting import Waiting
 
 _OPEN: dict[str, Any] = {
     "request": pa.uint64(),
@@ -76,13 +75,27 @@ class Join:
     def __init__(self, config: FeatureConfig) -> None:
         self._longest_ms, self._skew_ms = config.longest_attribution_ms, config.lateness_ms
         self._windows_ms = np.array(config.attribution_windows_ms, np.int64)
-        self.open = OPEN_SCHEMA.empty_table()
-        self.outcomes = OUTCOMES_SCHEMA.empty_table()
+        self.exposed, self.acted = Waiting(OPEN_SCHEMA), Waiting(OUTCOMES_SCHEMA)
+
+    @property
+    def open(self) -> pa.Table:
+        """The exposures that wait (OPEN_SCHEMA)."""
+        return self.exposed.rows
+
+    @property
+    def outcomes(self) -> pa.Table:
+        """The outcomes that wait (OUTCOMES_SCHEMA)."""
+        return self.acted.rows
+
+    @property
+    def num_open(self) -> int:
+        """How many exposures wait to be emitted, thus without erased ones."""
+        return int((~numbers(self.open, "erased")).sum())
 
     def add(self, exposures: pa.Table, outcomes: pa.Table) -> None:
         """Take new exposures (OPEN_SCHEMA) and outcomes (OUTCOMES_SCHEMA)."""
-        self.open = pa.concat_tables([self.open, exposures])
-        self.outcomes = pa.concat_tables([self.outcomes, outcomes])
+        self.exposed.add(exposures)
+        self.acted.add(outcomes)
 
     def erase(self, controls: Controls) -> int:
         """Erase exposures made while opted out or open when erased; return how many.
@@ -92,13 +105,13 @@ class Join:
         if not len(controls):
             return 0
         actor, taken = numbers(self.outcomes, "user"), numbers(self.outcomes, "ts")
-        self.outcomes = self.outcomes.filter(pa.array(~controls.opted_out(actor, taken)))
+        self.acted.remove(controls.opted_out(actor, taken))
         user, ts = numbers(self.open, "user"), numbers(self.open, "ts")
         before = numbers(self.open, "erased")
         out = controls.opted_out(user, ts)
         erased = controls.erased_until(user, numbers(self.open, "closes_ms") - 1) >= ts
-        if (out | (erased & ~before)).any():
-            self.open = _blanked(self.open, erased).filter(pa.array(~out))
+        blank = erased & ~before & ~out
+        self.exposed.replace(out | blank, _blanked(self.open.filter(pa.array(blank))))
         return int(((out | erased) & ~before).sum())
 
     def close(self, watermark_ms: int) -> pa.Table:
@@ -110,11 +123,9 @@ class Join:
         closing = numbers(self.open, "closes_ms") <= watermark_ms
         exposure, outcomes = self._settle(closing)
         closed = _labelled(self.open.filter(pa.array(closing)), exposure, outcomes)
-        if closing.any():
-            self.open = self.open.filter(pa.array(~closing)).combine_chunks()
-        void = numbers(self.outcomes, "ts") + self._longest_ms + self._skew_ms <= watermark_ms
-        if void.any():
-            self.outcomes = self.outcomes.filter(pa.array(~void)).combine_chunks()
+        self.exposed.remove(closing)
+        over = numbers(self.outcomes, "ts") + self._longest_ms + self._skew_ms
+        self.acted.remove(over <= watermark_ms)
         closed = without_own_outcomes(closed, exposure, outcomes)
         return closed.filter(pa.array(~numbers(closed, "erased")))
 
@@ -133,9 +144,9 @@ class Join:
         claims = Claims(self.open.take(near), actors, self._windows_ms, self._skew_ms)
         exposure = claims.of(outcomes)
         settled = (exposure >= 0) & closing[near[exposure]]
-        left = np.ones(len(actor), np.bool_)
-        left[acted[settled]] = False
-        self.outcomes = self.outcomes.filter(pa.array(left))
+        taken = np.zeros(len(actor), np.bool_)
+        taken[acted[settled]] = True
+        self.acted.remove(taken)
         place = np.cumsum(closing) - 1
         return place[near[exposure[settled]]], outcomes.filter(pa.array(settled))
 
@@ -157,16 +168,15 @@ def _labelled(closed: pa.Table, exposure: Int64, outcomes: pa.Table) -> pa.Table
     return closed.append_column("shown_labels", list_array(bits, starts_of(lengths)))
 
 
-def _blanked(exposures: pa.Table, erased: Bool) -> pa.Table:
-    """Mark rows as erased, and keep of these what they may claim only."""
-    for name in _BLANKED:
+def _blanked(exposures: pa.Table) -> pa.Table:
+    """Mark exposures as erased, and keep of them what they may claim only."""
+    rows = exposures.num_rows
+    blank: dict[str, Any] = {name: [[]] * rows for name in _BLANKED} | {"erased": [True] * rows}
+    for name, values in blank.items():
         at = exposures.schema.get_field_index(name)
         field = exposures.schema.field(at)
-        values = pc.if_else(pa.array(erased), pa.scalar([], field.type), column(exposures, name))
-        exposures = exposures.set_column(at, field, values)
-    at = exposures.schema.get_field_index("erased")
-    marked = erased | numbers(exposures, "erased")
-    return exposures.set_column(at, exposures.schema.field(at), pa.array(marked))
+        exposures = exposures.set_column(at, field, pa.array(values, field.type))
+    return exposures
 
 
 def outcomes_table(events: EventRows, kind: AnyArray) -> pa.Table:

@@ -12,28 +12,35 @@ import pyarrow as pa
 
 from ray_rec.features.arrays import AnyArray, Float32, Float64, Int64, grown, numbers, table_of
 from ray_rec.features.config import DAY_MS
+from ray_rec.features.part import Marks, Part
 
 _MAX_EXPONENT = 256.0
 """Rebase once a scaled count may exceed 2 ** 256; float64 would end at 2 ** 1023."""
 
 
-class Popularity:
+class Popularity(Part):
     """Decayed counts of N items over H half-lives."""
 
     def __init__(self, half_lives_days: Sequence[float]) -> None:
+        super().__init__()
         self.latest_ms = 0
         self.num_items = 0
         self._half_lives = np.array(half_lives_days) * DAY_MS
         self._reference_ms = 0
         self._scaled: list[Float64] = [np.zeros(0) for _ in half_lives_days]
         self._cached: tuple[int, Float32] | None = None
-        self._dirty: list[AnyArray] = []
+        self._uncached, self._changed = Marks(), Marks()
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all counts."""
+        return 8 * len(self._scaled) * self.num_items
 
     def grow(self, num_items: int) -> None:
         """Make room for the rows 0 … num_items-1, uncounted."""
         if num_items > self.num_items:
             self._scaled = [grown(scaled, num_items, 0.0) for scaled in self._scaled]
-            self._dirty.append(np.arange(self.num_items, num_items))
+            self._mark(np.arange(self.num_items, num_items))
             self.num_items = num_items
 
     def add(self, item: AnyArray, ts: Int64) -> None:
@@ -43,7 +50,7 @@ class Popularity:
         self._rebase(int(ts.max()))
         for scaled, half_life in zip(self._scaled, self._half_lives, strict=True):
             np.add.at(scaled, item, np.exp2((ts - self._reference_ms) / half_life))
-        self._dirty.append(item)
+        self._mark(item)
 
     def features(self, at_ms: int | None = None) -> Float32:
         """Return log1p of the decayed counts at a time, float32 [N, H]; default: the latest event.
@@ -54,20 +61,25 @@ class Popularity:
         at = self.latest_ms if at_ms is None else at_ms
         if self._cached is None or self._cached[0] != at:
             out = self._values(at, slice(0, self.num_items))
-        elif self._dirty:
-            rows = np.unique(np.concatenate(self._dirty))
+        elif self._uncached:
+            rows = self._uncached.take()
             out = np.zeros((self.num_items, len(self._scaled)), np.float32)
             out[: len(self._cached[1])] = self._cached[1]
             out[rows] = self._values(at, rows)
         else:
             return self._cached[1]
-        self._cached, self._dirty = (at, out), []
+        self._cached = (at, out)
+        self._uncached.clear()
         return out
 
     def _values(self, at_ms: int, rows: AnyArray | slice) -> Float32:
         factors = np.exp2((self._reference_ms - at_ms) / self._half_lives)
         columns = [s[rows] * f for s, f in zip(self._scaled, factors, strict=True)]
         return np.log1p(np.stack(columns, axis=1).astype(np.float32))
+
+    def _mark(self, rows: AnyArray) -> None:
+        self._uncached.add(rows)
+        self._changed.add(rows)
 
     def _rebase(self, latest_ms: int) -> None:
         if self.latest_ms == 0:
@@ -78,19 +90,21 @@ class Popularity:
             for scaled, half_life in zip(self._scaled, self._half_lives, strict=True):
                 scaled *= np.exp2(-shift / half_life)
             self._reference_ms = self.latest_ms
+            self._rewrite = True  # all counts differ now
 
-    def snapshot(self) -> pa.Table:
-        """Return the scaled counts, a column a half-life; the times are in the metadata."""
-        columns = {f"count_{h}": s[: self.num_items] for h, s in enumerate(self._scaled)}
+    def _segment(self, whole: bool) -> pa.Table:
+        """Scaled counts by item, a column a half-life; the times are in the metadata."""
+        changed = self._changed.take()
+        rows = np.arange(self.num_items) if whole else changed
+        columns = {"item": rows, **{f"count_{h}": s[rows] for h, s in enumerate(self._scaled)}}
         times = {"latest_ms": str(self.latest_ms), "reference_ms": str(self._reference_ms)}
         return table_of(columns).replace_schema_metadata(times)
 
-    @classmethod
-    def restore(cls, half_lives_days: Sequence[float], table: pa.Table) -> "Popularity":
-        """Return the counts that `snapshot` was taken of."""
-        out = cls(half_lives_days)
+    def _load(self, table: pa.Table) -> None:
         times = table.schema.metadata
-        out.latest_ms, out._reference_ms = int(times[b"latest_ms"]), int(times[b"reference_ms"])
-        out.num_items = table.num_rows
-        out._scaled = [numbers(table, f"count_{h}").copy() for h in range(len(out._scaled))]
-        return out
+        self.latest_ms, self._reference_ms = int(times[b"latest_ms"]), int(times[b"reference_ms"])
+        rows = numbers(table, "item")
+        self.grow(int(rows.max(initial=-1)) + 1)
+        for h, scaled in enumerate(self._scaled):
+            scaled[rows] = numbers(table, f"count_{h}")
+        self._changed.clear()

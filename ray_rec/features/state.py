@@ -4,9 +4,8 @@ The same class serves live, offline and backtest: `apply` takes windows in order
 to learn; `update` lets a serving replica follow the log between snapshots.
 """
 
-import json
-from collections.abc import Collection, Mapping
-from typing import Any, Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +18,13 @@ from ray_rec.features.catalogue import Catalogue
 from ray_rec.features.clicks import click_examples, open_exposures
 from ray_rec.features.config import FeatureConfig
 from ray_rec.features.contexts import contexts, mended
-from ray_rec.features.controls import Controls
 from ray_rec.features.corrections import corrections
 from ray_rec.features.examples import EXAMPLES_SCHEMA, WindowExamples
 from ray_rec.features.histories import Histories
 from ray_rec.features.join import Join, outcomes_table
+from ray_rec.features.part import Part
 from ray_rec.features.popularity import Popularity
+from ray_rec.features.progress import Progress
 from ray_rec.features.recall import recall_examples
 from ray_rec.features.records import Records, is_held_out, read_records, topic_table
 from ray_rec.features.seen import Seen
@@ -54,15 +54,13 @@ class WindowPlan(Protocol):
 class FeatureState:
     """Catalogue, histories, popularity and the join after `number` windows.
 
-    `offsets` says from which offset of each topic and partition the log goes on. One thread may
-    write (`apply`, `update`) while none reads. An exception out of them leaves the state undefined:
-    restore it from a snapshot.
+    One thread may write (`apply`, `update`) while none reads. An exception out of them leaves the
+    state undefined: restore it from a snapshot.
     """
 
     def __init__(self, config: FeatureConfig) -> None:
         self.config = config
-        self.number = 0
-        self.offsets: dict[str, dict[int, int]] = {}
+        self._progress = Progress(config)
         self.catalogue = Catalogue()
         self.behaviour = Behaviour(config)
         self.join = Join(config)
@@ -70,6 +68,30 @@ class FeatureState:
         self._seen_exposures = Seen(config.dedup_ms)
         places = {name: place for place, name in enumerate(config.outcome_types)}
         self._outcome_of_type = np.array([places.get(t, -1) for t in config.event_types], np.int8)
+
+    @property
+    def number(self) -> int:
+        """The next window's."""
+        return self._progress.number
+
+    @property
+    def offsets(self) -> dict[str, dict[int, int]]:
+        """From which offset of each topic and partition the log goes on."""
+        return self._progress.offsets
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """The counts of all windows so far added up, and `open`: exposures that wait now.
+
+        events = duplicates + opted_out + forgotten + tokens + others; exposures =
+        exposure_duplicates + empty_exposures + erased_exposures + closed + open.
+        """
+        return {**self._progress.totals, "open": self.join.num_open}
+
+    @property
+    def num_bytes(self) -> int:
+        """What is held, about, by its content; Python's memory may be somewhat larger."""
+        return sum(part.num_bytes for part in self._parts.values())
 
     @property
     def histories(self) -> Histories:
@@ -89,7 +111,7 @@ class FeatureState:
         With `examples=False` the state changes alike but no rows are made. Raises StateError when
         the window is not the next one or goes back in the log.
         """
-        self._check(window)
+        self._progress.check(window.number, window.ranges)
         known_items, watermark_ms = len(self.catalogue), self.watermark.value_ms
         changed = self.catalogue.apply(topic_table(tables, ITEMS))
         records = read_records(tables, self.catalogue, self.config)
@@ -102,9 +124,9 @@ class FeatureState:
         closed = self.join.close(self._advance(window, records))
         rows = self._examples(absorbed, closed) if examples else EXAMPLES_SCHEMA.empty_table()
         counts["closed"] = closed.num_rows
-        counts["evicted"] = self.behaviour.settle(self.watermark.value_ms)
+        counts |= self._settle(watermark_ms, self.watermark.value_ms)
         items = np.union1d(changed, np.arange(known_items, len(self.catalogue))).astype(np.int32)
-        self._finish(window)
+        self._progress.advance(window.ranges, counts)
         listed = self.catalogue.window_items(items)
         return WindowExamples(window.number, rows, listed, popularity, at_ms, counts)
 
@@ -119,25 +141,17 @@ class FeatureState:
         behaviour = {topic: t for topic, t in tables.items() if topic == EVENTS}
         records = read_records(behaviour, self.catalogue, self.config)
         self.popularity.grow(len(self.catalogue))
-        reached = self.popularity.latest_ms - self.config.lateness_ms
-        reached = max(self.watermark.value_ms, reached)
+        reached = self._reached()
         self.behaviour.absorb(records, topic_table(tables, CONTROLS), reached)
-        self.behaviour.settle(reached)
+        self._settle(reached, self._reached())
 
-    def _check(self, window: WindowPlan) -> None:
-        if window.number != self.number:
-            raise StateError(
-                f"window {window.number} was given, the next one is {self.number}: apply each "
-                "window once and in order, or restore the snapshot taken before it"
-            )
-        for topic, spans in window.ranges.items():
-            for partition, (start, _) in spans.items():
-                reached = self.offsets.get(topic, {}).get(partition, 0)
-                if start < reached:
-                    raise StateError(
-                        f"window {window.number} starts {topic}/{partition} at offset {start}, but "
-                        f"offsets below {reached} were applied already: plan it from there"
-                    )
+    def _reached(self) -> int:
+        latest = self.popularity.latest_ms - self.config.lateness_ms
+        return max(self.watermark.value_ms, latest)
+
+    def _settle(self, since_ms: int, now_ms: int) -> dict[str, int]:
+        others = (self.catalogue, self._seen_exposures, self.join.exposed, self.join.acted)
+        return self.behaviour.settle(since_ms, now_ms, sum(part.num_bytes for part in others))
 
     def _open(
         self, records: Records, absorbed: Absorbed, popularity: Float32, watermark_ms: int
@@ -153,12 +167,13 @@ class FeatureState:
         live = absorbed.live.take(self._outcome_of_type[absorbed.live.type] >= 0)
         outcomes = outcomes_table(live, self._outcome_of_type[live.type])
         shown_ms = self._seen_exposures.latest(live.request)
-        join.open = mended(join.open, absorbed, controls, watermark_ms, length)
+        join.exposed.replace(*mended(join.open, absorbed, controls, watermark_ms, length))
         join.add(made.filter(pa.array(first & (rows.num_items > 0))), outcomes)
         waiting = numbers(join.open, "request")
         return {
             "exposures": len(rows),
             "exposure_duplicates": int((~first).sum()),
+            "empty_exposures": int((first & (rows.num_items == 0)).sum()),
             "late_exposures": int((first & (rows.ts < watermark_ms)).sum()),
             "erased_exposures": join.erase(controls),
             "outcomes": len(live),
@@ -176,68 +191,49 @@ class FeatureState:
         recall = recall_examples(absorbed.sequences, absorbed.new, held_out, length)
         return pa.concat_tables([recall, click_examples(closed)])
 
-    def _finish(self, window: WindowPlan) -> None:
-        self.number += 1
-        for topic, spans in window.ranges.items():
-            self.offsets.setdefault(topic, {}).update({p: end for p, (_, end) in spans.items()})
+    @property
+    def _parts(self) -> dict[str, Part]:
+        behaviour = self.behaviour
+        return {
+            "progress": self._progress,
+            "catalogue": self.catalogue,
+            "histories": behaviour.histories,
+            "popularity": behaviour.popularity,
+            "seen_events": behaviour.seen,
+            "seen_exposures": self._seen_exposures,
+            "controls": behaviour.controls,
+            "open_exposures": self.join.exposed,
+            "outcomes": self.join.acted,
+            "watermark": self.watermark,
+        }
 
     def snapshot(self) -> dict[str, pa.Table]:
         """Return everything as named tables: bounded, and enough to go on exactly."""
-        places = [(t, p, o) for t, spans in self.offsets.items() for p, o in spans.items()]
-        config = json.dumps(self.config.to_dict(), sort_keys=True)
-        offsets = pa.Table.from_pylist(
-            [{"topic": t, "partition": p, "offset": o} for t, p, o in places], _OFFSETS_SCHEMA
-        ).replace_schema_metadata({"number": str(self.number), "config": config})
-        return {
-            "offsets": offsets,
-            "catalogue": self.catalogue.snapshot(),
-            "histories": self.histories.snapshot(),
-            "popularity": self.popularity.snapshot(),
-            "seen_events": self.behaviour.seen.snapshot(),
-            "seen_exposures": self._seen_exposures.snapshot(),
-            "controls": self.behaviour.controls.snapshot(),
-            "open_exposures": self.join.open,
-            "outcomes": self.join.outcomes,
-            "watermark": self.watermark.snapshot(),
-        }
+        return {name: part.snapshot() for name, part in self._parts.items()}
+
+    def changes(self) -> dict[str, pa.Table]:
+        """Return what changed since the last `snapshot` or `changes`, as tables of the same names.
+
+        Its cost grows with the records since then, not with users or items.
+        """
+        return {name: part.changes() for name, part in self._parts.items()}
 
     @classmethod
-    def restore(cls, config: FeatureConfig, tables: Mapping[str, pa.Table]) -> "FeatureState":
-        """Return the state that `snapshot` was taken of; raise StateError if it cannot be."""
+    def restore(
+        cls, config: FeatureConfig, segments: Sequence[Mapping[str, pa.Table]]
+    ) -> "FeatureState":
+        """Return the state that a `snapshot` and all `changes` after it, in order, were taken of.
+
+        Raises StateError when it cannot be.
+        """
         out = cls(config)
-        missing = sorted(out.snapshot().keys() - tables.keys())
-        if missing:
-            raise StateError(f"no snapshot of features: tables {missing} are missing; take another")
-        _same_config(config, tables["offsets"])
-        out.number = int(tables["offsets"].schema.metadata[b"number"])
-        for place in tables["offsets"].to_pylist():
-            out.offsets.setdefault(place["topic"], {})[place["partition"]] = place["offset"]
-        out.catalogue = Catalogue.restore(tables["catalogue"])
-        out.behaviour.histories = Histories.restore(config.history_length, tables["histories"])
-        out.behaviour.popularity = Popularity.restore(config.half_lives_days, tables["popularity"])
-        out.behaviour.seen = Seen.restore(config.dedup_ms, tables["seen_events"])
-        out.behaviour.controls = Controls.restore(tables["controls"])
-        out._seen_exposures = Seen.restore(config.dedup_ms, tables["seen_exposures"])
-        out.join.open, out.join.outcomes = tables["open_exposures"], tables["outcomes"]
-        out.watermark = Watermark.restore(config.lateness_ms, tables["watermark"])
+        for tables in segments:
+            if missing := sorted(out._parts.keys() - tables.keys()):
+                raise StateError(
+                    f"no snapshot of features: tables {missing} are missing; take another"
+                )
+        for name, part in out._parts.items():
+            part.restore([tables[name] for tables in segments])
+        # Changes name the wishes that came; what they made void goes again.
+        out.behaviour.prune(out.watermark.value_ms)
         return out
-
-
-_OFFSETS: list[tuple[str, Any]] = [
-    ("topic", pa.string()),
-    ("partition", pa.int32()),
-    ("offset", pa.int64()),
-]
-_OFFSETS_SCHEMA = pa.schema(_OFFSETS)
-
-
-def _same_config(config: FeatureConfig, offsets: pa.Table) -> None:
-    stored = json.loads(offsets.schema.metadata[b"config"])
-    wanted = config.to_dict()
-    differing = sorted(k for k in stored.keys() | wanted.keys() if stored.get(k) != wanted.get(k))
-    if differing:
-        key = differing[0]
-        raise StateError(
-            f"the snapshot was made with features.{key} = {stored.get(key)!r}, not "
-            f"{wanted.get(key)!r}: use that value, or rebuild the state from the log"
-        )

@@ -6,15 +6,24 @@ import numpy as np
 import pyarrow as pa
 
 from ray_rec.features.arrays import AnyArray, Int64, column, first_of_groups, table_of
+from ray_rec.features.part import Part
 
 
-class Watermark:
+class Watermark(Part):
     """The time before which no more records are expected; it never goes back. 0 at the start."""
 
+    always_whole = True
+
     def __init__(self, lateness_ms: int) -> None:
+        super().__init__()
         self._lateness_ms = lateness_ms
         self._newest: dict[tuple[str, int], int] = {}
         self.value_ms = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Nothing that would count."""
+        return 0
 
     def observe(self, topic: str, partition: AnyArray, ts: Int64) -> None:
         """Take records, sorted by partition."""
@@ -36,7 +45,7 @@ class Watermark:
         self.value_ms = max(self.value_ms, reached, at_least_ms or 0)
         return self.value_ms
 
-    def snapshot(self) -> pa.Table:
+    def _segment(self, whole: bool) -> pa.Table:
         """Return the newest time of each partition; the value is in the metadata."""
         topics, partitions = [t for t, _ in self._newest], [p for _, p in self._newest]
         columns = {
@@ -46,11 +55,7 @@ class Watermark:
         }
         return table_of(columns).replace_schema_metadata({"value_ms": str(self.value_ms)})
 
-    @classmethod
-    def restore(cls, lateness_ms: int, table: pa.Table) -> "Watermark":
-        """Return the watermark that `snapshot` was taken of."""
-        out = cls(lateness_ms)
+    def _load(self, table: pa.Table) -> None:
         keys = zip(*(column(table, n).to_pylist() for n in ("topic", "partition")), strict=True)
-        out._newest = dict(zip(keys, column(table, "ts").to_pylist(), strict=True))
-        out.value_ms = int(table.schema.metadata[b"value_ms"])
-        return out
+        self._newest = dict(zip(keys, column(table, "ts").to_pylist(), strict=True))
+        self.value_ms = int(table.schema.metadata[b"value_ms"])

@@ -69,7 +69,7 @@ class Replica:
         snapshot = registry.latest_snapshot()
         self._snapshot = None if snapshot is None else snapshot.number
         self._started_at = self.now_ms()
-        state = None if snapshot is None else FeatureState.restore(features, snapshot.segments[0])
+        state = None if snapshot is None else FeatureState.restore(features, snapshot.segments)
         self.engine = Engine(features, self.serving, state)
         offsets = {} if snapshot is None else snapshot.offsets
         self._follower = LogFollower(log, self.engine, offsets, self.metrics, self.serving.poll_s)

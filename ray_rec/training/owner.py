@@ -71,7 +71,7 @@ class StateOwner:
             snapshot = self._registry.snapshot(number)
             if snapshot is None:
                 return False
-            state = FeatureState.restore(self._config.features, snapshot.segments[0])
+            state = FeatureState.restore(self._config.features, snapshot.segments)
         self._state = state
         self._results.clear()
         return True

@@ -67,6 +67,7 @@ def test_unknown_items_have_rows_but_no_text_until_their_record_comes():
 def test_restore_gives_the_same_catalogue():
     catalogue = Catalogue()
     put(catalogue, item("a", "A", price=2.5, brand="ö"), item("b", deleted=True, available=False))
-    again = Catalogue.restore(catalogue.snapshot())
+    again = Catalogue()
+    again.restore([catalogue.snapshot()])
     assert same(again.snapshot(), catalogue.snapshot())
     assert put(again, item("a", "A", price=2.5, brand="ö"), item("c", "C")) == [2]

@@ -49,7 +49,8 @@ def test_years_later_the_counts_are_still_finite():
     for year in range(5):
         popularity.add(np.array([0]), np.array([T0 + year * 365 * DAY]))
     np.testing.assert_allclose(popularity.features(), np.log1p([[1]]), rtol=1e-6)
-    again = Popularity.restore([0.5], popularity.snapshot())
+    again = Popularity([0.5])
+    again.restore([popularity.snapshot()])
     assert again.features().tolist() == popularity.features().tolist()
 
 
@@ -79,7 +80,9 @@ def test_restoring_in_between_changes_nothing(batches):
     for batch in batches:
         key = np.array([k for k, _ in batch], np.uint64)
         ts = np.array([t for _, t in batch], np.int64)
-        other = Seen.restore(100, other.snapshot())
+        segments = [other.snapshot()]
+        other = Seen(100)
+        other.restore(segments)
         assert one.is_new(key, ts, 50).tolist() == other.is_new(key, ts, 50).tolist()
 
 
@@ -111,7 +114,9 @@ def test_pruning_keeps_what_can_still_matter():
     assert len(wishes) == 2
     assert wishes.opted_out(keys(7, 7), np.array([60, 95])).tolist() == [True, False]
     assert wishes.erased_until(keys(7), ALWAYS).tolist() == [4]
-    assert Controls.restore(wishes.snapshot()).snapshot().equals(wishes.snapshot())
+    again = Controls()
+    again.restore([wishes.snapshot()])
+    assert again.snapshot().equals(wishes.snapshot())
 
 
 def test_who_is_held_out_never_changes():

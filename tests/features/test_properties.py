@@ -27,7 +27,7 @@ WINDOWS = {
     "mailing": {"click": 60, "cart": 60, "purchase": 60},
 }
 BITS = {"click": 1, "cart": 2, "purchase": 4}
-KNOWN_WISHES = ("opted_out", "forgotten", "tokens", "outcomes")
+KNOWN_WISHES = ("opted_out", "forgotten", "tokens", "others", "outcomes")
 """Counts that depend on which wishes were known when an event arrived."""
 
 
@@ -38,7 +38,7 @@ def run(windows, restore=False, **changes):
     for records, plan in [*windows, ([], {"advance_to_ms": T0 + DAY})]:
         if restore:
             tables = stream.state.snapshot()
-            stream = Stream(FeatureState.restore(FeatureConfig(**config), tables))
+            stream = Stream(FeatureState.restore(FeatureConfig(**config), [tables]))
         outs.append(stream.window(*records, **plan))
     closed = {}
     for out in outs:

@@ -200,11 +200,37 @@ def test_an_opt_out_that_comes_late_takes_back_what_came_meanwhile():
 
 
 def test_the_users_active_last_stay_when_there_are_too_many():
-    stream = Stream(max_users=10)
+    # users may take a tenth of 33,000 bytes; a user takes 300, a token 13: ten of one token fit
+    stream = Stream(max_state_mb=0.033, dedup_ms=10**9)
+    stream.window(*[event("shop", f"i{n}", T0, "return") for n in range(70)])  # the rest: items
     stream.window(*[event(f"u{n}", "a", T0 + n) for n in range(10)])
     window = stream.window(event("u0", "b", T0 + 50), event("new", "a", T0 + 51))
-    assert window.counts["evicted"] == 2
+    assert (window.counts["evicted_memory"], window.counts["evicted_idle"]) == (2, 0)
     known = stream.state.snapshot()["histories"].column("user_id").to_pylist()
+    # 2,970 bytes stay: new and u0 with two tokens take 639, seven more 313 each
     assert known == ["u0", *[f"u{n}" for n in range(3, 10)], "new"]
     assert [i for i, _ in stream.history("u0")] == ["a", "b"]
     assert stream.history("u1") == []
+
+
+def test_users_idle_for_their_time_to_live_go_at_the_turn_of_a_day():
+    day = T0 - T0 % DAY + DAY
+    stream = Stream(user_ttl_days=2, lateness_ms=0)
+    stream.window(event("old", "a", day - 1), event("edge", "a", day))
+    window = stream.window(event("w", "a", day + 2 * DAY - 1))
+    assert window.counts["evicted_idle"] == 0
+    window = stream.window(event("w", "b", day + 2 * DAY))
+    assert (window.counts["evicted_idle"], window.counts["evicted_memory"]) == (1, 0)
+    assert stream.history("old") == []
+    assert stream.history("edge") == [("a", day)]
+    assert stream.window(event("w", "c", day + 3 * DAY)).counts["evicted_idle"] == 1
+    assert stream.history("edge") == []
+
+
+def test_what_users_cannot_give_back_leaves_them_a_tenth():
+    stream = Stream(max_state_mb=0.004)  # less than ten items alone
+    stream.window(*[event("u", f"i{n}", T0 + n) for n in range(10)])
+    assert stream.state.num_bytes > 4_000
+    assert stream.history("u") == []  # 430 bytes, a tenth is 400
+    stream.window(event("v", "i0", T0 + 20))
+    assert stream.history("v") == [("i0", T0 + 20)]

@@ -83,7 +83,7 @@ def test_without_examples_the_state_moves_alike():
         assert without.state.apply(plan, tables, examples=False).examples.num_rows == 0
         records = []
     ours, theirs = with_rows.state.snapshot(), without.state.snapshot()
-    assert all(same(ours[name], theirs[name]) for name in ours if name != "offsets")
+    assert all(same(ours[name], theirs[name]) for name in ours if name != "progress")
 
 
 def test_a_live_follower_has_the_same_histories_popularity_and_catalogue():
@@ -117,9 +117,9 @@ def test_an_unknown_user_has_an_empty_history():
 def test_a_snapshot_of_another_configuration_is_refused_by_the_name_of_the_key():
     tables = FeatureState(FeatureConfig()).snapshot()
     with pytest.raises(StateError, match=r"features\.history_length = 50, not 20"):
-        FeatureState.restore(FeatureConfig(history_length=20), tables)
+        FeatureState.restore(FeatureConfig(history_length=20), [tables])
 
 
 def test_tables_that_are_no_snapshot_are_refused():
     with pytest.raises(StateError, match="histories"):
-        FeatureState.restore(FeatureConfig(), {"offsets": pa.table({})})
+        FeatureState.restore(FeatureConfig(), [{"progress": pa.table({})}])

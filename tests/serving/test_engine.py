@@ -45,7 +45,7 @@ def snapshot(log: EventLog) -> dict[str, pa.Table]:
 def make(
     snapshot: dict[str, pa.Table], version: Version | None, config: ServingConfig | None = None
 ) -> Engine:
-    state = FeatureState.restore(builders.FEATURES, snapshot)
+    state = FeatureState.restore(builders.FEATURES, [snapshot])
     engine = Engine(builders.FEATURES, config or ServingConfig(), state)
     if version is not None:
         engine.swap(version)
