@@ -51,6 +51,7 @@ kafka: install  ## Run one real Kafka broker until Ctrl-C (needs Java and Maven)
 
 bench-quick: install  ## Each benchmark at the size of a minute or two
 	$(BIN)/python -m benchmarks.ingest --quick
+	$(BIN)/python -m benchmarks.state --quick
 	$(BIN)/python -m benchmarks.freshness --quick
 	$(BIN)/python -m benchmarks.serving --quick
 	$(BIN)/python -m benchmarks.publishing --quick

@@ -68,7 +68,8 @@ class Behaviour:
             user = np.repeat(user_hash, np.diff(sequences.start))
             opted_out = self.controls.opted_out(user, sequences.tokens["ts"])
             sequences = sequences.where(~opted_out)
-        changed = np.unique(np.concatenate([new.owner, sequences.owner(wishers)]))
+        owners = np.concatenate([new.owner, sequences.owner(wishers)])
+        changed = np.flatnonzero(np.bincount(owners))
         self._store(sequences, user_hash, changed, wished=bool(wishes.num_rows))
         counts = {
             "events": len(events),

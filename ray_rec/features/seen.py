@@ -127,5 +127,9 @@ def _merged(*runs: tuple[UInt64, Int64]) -> tuple[UInt64, Int64]:
 
 
 def _sorted(keys: UInt64, ts: Int64) -> tuple[UInt64, Int64]:
-    order = np.lexsort((ts, keys))
+    """Return keys and times by key, then time; a stable sort takes sorted runs as they are."""
+    order = np.argsort(keys, kind="stable")
+    back = ts[order[1:]] < ts[order[:-1]]
+    if (back & (keys[order[1:]] == keys[order[:-1]])).any():
+        order = np.lexsort((ts, keys))
     return keys[order], ts[order]
