@@ -1,8 +1,8 @@
 """How the state is kept: each part tells all of itself, or what changed, as one table.
 
 A segment is such a table of every part. The first of a chain is whole; each later one is laid over
-what those before it gave, and costs what changed. A part for which that would not do, as all of it has
-changed, writes itself whole and says so: what older segments hold of it is then passed over.
+what those before it gave, and costs what changed. A part of which all has changed writes itself
+whole and says so: what older segments hold of it is then passed over.
 """
 
 from abc import ABC, abstractmethod

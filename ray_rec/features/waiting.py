@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_rec.features.arrays import Bool, Int64, arrow, numbers
+from ray_rec.features.arrays import Bool, Int64, arrow, numbers, table_of
 from ray_rec.features.part import Marks, Part
 
 
@@ -52,7 +52,7 @@ class Waiting(Part):
         self._told = self._next
         table = self.rows.slice(first).add_column(0, _NUMBER, arrow(self._number[first:]))
         if len(gone) and not whole:
-            lost = pa.table({"number": gone}, schema=pa.schema([_NUMBER]))
+            lost = table_of({"number": gone}, pa.schema([_NUMBER]))
             table = pa.concat_tables([lost, table], promote_options="default")
         return table.replace_schema_metadata({"next": str(self._next)})
 

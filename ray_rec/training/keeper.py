@@ -9,13 +9,12 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import pyarrow as pa
-
 from ray_rec.config import RunConfig
 from ray_rec.errors import RayRecError
 from ray_rec.log.base import Offsets
 from ray_rec.registry import Registry
 from ray_rec.training.checkpoint import Checkpoints, TrainerCheckpoint
+from ray_rec.training.owner import Kept
 
 PATIENCE = 3
 """Failures to write in a row that are logged and tried again; one more is raised."""
@@ -39,6 +38,8 @@ class Keeper:
         self._writing: Future[float] | None = None
         self._began_at = -float("inf")
         self._failures = 0
+        self._base: int | None = None
+        self._whole_bytes = self._changed_bytes = 0
         self.seconds = 0.0
         """What the last checkpoint took to write."""
 
@@ -54,11 +55,16 @@ class Keeper:
             self._settle(self._writing)
         return time.monotonic() - self._began_at >= self._interval_s
 
+    @property
+    def base(self) -> int | None:
+        """The snapshot that the next one may build on; None asks for a whole state.
+
+        A whole one is due when what changed since the last is as large as that.
+        """
+        return self._base if self._changed_bytes < self._whole_bytes else None
+
     def keep(
-        self,
-        checkpoint: TrainerCheckpoint,
-        state: Mapping[str, pa.Table],
-        offsets: Mapping[str, Offsets],
+        self, checkpoint: TrainerCheckpoint, state: Kept, offsets: Mapping[str, Offsets]
     ) -> None:
         """Begin to write; nothing that is given may change afterwards."""
         self._began_at = time.monotonic()
@@ -82,14 +88,21 @@ class Keeper:
             _log.error("a checkpoint could not be written, trying again: %s", error)
 
     def _write(
-        self,
-        checkpoint: TrainerCheckpoint,
-        state: Mapping[str, pa.Table],
-        offsets: Mapping[str, Offsets],
+        self, checkpoint: TrainerCheckpoint, state: Kept, offsets: Mapping[str, Offsets]
     ) -> float:
         started = time.perf_counter()
-        also = self._checkpoints.numbers()
-        self._registry.publish_snapshot(checkpoint.number, state, offsets, also=also)
+        number, also = checkpoint.number, self._checkpoints.numbers()
+        self._base = None  # until it is written, nothing can build on it
+        self._registry.publish_snapshot(number, state.tables, offsets, state.base, also)
         self._checkpoints.write(checkpoint)
-        self._kept(checkpoint.number, self._checkpoints.numbers()[0])
+        self._count(state)
+        self._base = number
+        self._kept(number, self._checkpoints.numbers()[0])
         return time.perf_counter() - started
+
+    def _count(self, state: Kept) -> None:
+        size = sum(table.nbytes for table in state.tables.values())
+        if state.base is None:
+            self._whole_bytes, self._changed_bytes = size, 0
+        else:
+            self._changed_bytes += size

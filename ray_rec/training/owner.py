@@ -38,6 +38,14 @@ class WindowSide:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """Tables of the state: all of it, or what changed since the one before window `base`."""
+
+    tables: dict[str, pa.Table]
+    base: int | None
+
+
+@dataclass(frozen=True)
 class _Result:
     examples: pa.Table
     side: WindowSide
@@ -57,6 +65,7 @@ class StateOwner:
         self._state: FeatureState | None = None
         self._results: dict[int, _Result] = {}
         self._expected: Window | None = None
+        self._given: int | None = None
 
     def resume(self, number: int) -> bool:
         """Be ready for window `number`: with what is held if that reaches it, or its snapshot.
@@ -72,7 +81,7 @@ class StateOwner:
             if snapshot is None:
                 return False
             state = FeatureState.restore(self._config.features, snapshot.segments)
-        self._state = state
+        self._state, self._given = state, None
         self._results.clear()
         return True
 
@@ -146,11 +155,18 @@ class StateOwner:
             raise StateError(f"window {number} is not held; it was never applied or is committed")
         return self._results[number].side
 
-    def snapshot(self, number: int) -> dict[str, pa.Table] | None:
-        """Return the state before window `number`, or None when the owner is already further."""
+    def snapshot(self, number: int, base: int | None = None) -> Kept | None:
+        """Return the state before window `number`, or None when the owner is already further.
+
+        What changed since window `base`, where that is the state it gave last; else all of it.
+        """
         if self._state is None or self._state.number != number:
             return None
-        return self._state.snapshot()
+        if base is None or base != self._given:
+            base = None
+        tables = self._state.snapshot() if base is None else self._state.changes()
+        self._given = number
+        return Kept(tables, base)
 
     def commit(self, number: int, oldest: int) -> None:
         """Forget the results of windows before `number`: a checkpoint now stands for them.

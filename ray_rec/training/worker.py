@@ -206,7 +206,7 @@ class WindowLoop:
         if self._keeper is None or self._side is None:
             return
         self._keeper.flush()
-        state = ray.get(self._setup.owner.snapshot.remote(self._number))
+        state = ray.get(self._setup.owner.snapshot.remote(self._number, self._keeper.base))
         if state is not None:
             checkpoint = TrainerCheckpoint(
                 number=self._number,

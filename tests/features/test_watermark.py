@@ -46,7 +46,8 @@ def test_a_plan_may_push_it_and_a_snapshot_keeps_it() -> None:
     watermark = Watermark(lateness_ms=10)
     observe(watermark, EVENTS, (0, T0), (1, T0 + 5))
     assert watermark.advance((), T0 + 70) == T0 + 70
-    again = Watermark.restore(10, watermark.snapshot())
+    again = Watermark(lateness_ms=10)
+    again.restore([watermark.snapshot()])
     assert again.value_ms == T0 + 70
     for one in (watermark, again):
         observe(one, EVENTS, (0, T0 + 200), (1, T0 + 100))

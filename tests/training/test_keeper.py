@@ -14,9 +14,11 @@ from ray_rec.registry import Registry
 from ray_rec.training import keeper as module
 from ray_rec.training.checkpoint import Checkpoints, TrainerCheckpoint
 from ray_rec.training.keeper import PATIENCE, Keeper
+from ray_rec.training.owner import Kept
 from tests.waiting import until
 
-STATE = {"offsets": pa.table({"offset": [4]})}
+STATE = Kept({"offsets": pa.table({"offset": [4]})}, None)
+CHANGES = {"offsets": pa.table({"offset": [5]})}
 OFFSETS = {"events": {0: 4}}
 
 
@@ -113,3 +115,31 @@ def test_after_a_passing_failure_the_next_checkpoint_is_whole(
     keeper.flush()
     assert told == [5]
     assert Checkpoints.of(config).numbers() == [5]
+
+
+def test_snapshots_build_on_one_another_until_a_whole_one_is_due(config: RunConfig) -> None:
+    """Each delta is as large as the whole state, so every second snapshot is whole again."""
+    keeper = Keeper(config, lambda number, oldest: None)
+    assert keeper.base is None
+    keeper.keep(made(4), STATE, OFFSETS)
+    keeper.flush()
+    assert keeper.base == 4
+    keeper.keep(made(5), Kept(CHANGES, keeper.base), OFFSETS)
+    keeper.flush()
+    snapshot = Registry(config.registry).snapshot(5)
+    assert snapshot is not None
+    assert [segment["offsets"]["offset"].to_pylist() for segment in snapshot.segments] == [[4], [5]]
+    assert keeper.base is None
+
+
+def test_nothing_builds_on_a_snapshot_that_failed(
+    config: RunConfig, hostile: type[Hostile]
+) -> None:
+    hostile.go.set()
+    keeper = Keeper(config, lambda number, oldest: None)
+    keeper.keep(made(4), STATE, OFFSETS)
+    until(keeper.due, 60)
+    hostile.broken = True
+    keeper.keep(made(5), Kept({}, keeper.base), OFFSETS)
+    until(keeper.due, 60)
+    assert keeper.base is None

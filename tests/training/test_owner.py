@@ -10,7 +10,7 @@ from ray_rec.config import RunConfig, build
 from ray_rec.errors import StateError
 from ray_rec.log.base import create_standard_topics, open_log
 from ray_rec.training.owner import StateOwner
-from tests.features.builders import DAY, T0, Stream, exposure, same
+from tests.features.builders import DAY, T0, Stream, event, exposure, same
 from tests.features.streams import LATENESS, cut_streams
 
 Owners = Callable[[], StateOwner]
@@ -53,7 +53,7 @@ def test_applying_a_window_again_changes_nothing(make_owner, cut, data) -> None:
     ours, theirs = once.snapshot(len(planned)), again.snapshot(len(planned))
     assert ours is not None
     assert theirs is not None
-    assert all(same(ours[name], theirs[name]) for name in ours)
+    assert all(same(ours.tables[name], theirs.tables[name]) for name in ours.tables)
 
 
 def test_a_window_that_a_checkpoint_stands_for_is_not_applied_again(make_owner) -> None:
@@ -66,3 +66,20 @@ def test_a_window_that_a_checkpoint_stands_for_is_not_applied_again(make_owner) 
         owner.apply(*planned[0], [])
     assert owner.apply(*planned[1], []).num_rows == 0  # its result is held still
     assert owner.resume(2)
+
+
+def test_a_snapshot_tells_what_changed_since_the_one_it_gave_last(make_owner) -> None:
+    stream, owner = Stream(), make_owner()
+    for n in range(3):
+        window, tables = stream.plan(n, event("u", f"item {n}", T0 + n))
+        owner.apply(window, tables, [])
+        kept = owner.snapshot(n + 1, base=n or None)
+        assert kept is not None
+        assert kept.base == (n or None)
+        names = kept.tables["catalogue"]["item_id"].to_pylist()
+        assert names == [f"item {n}"], "a whole state first, then what is new"
+    assert owner.snapshot(2) is None
+    asked_for_another = owner.snapshot(3, base=1)
+    assert asked_for_another is not None
+    assert asked_for_another.base is None
+    assert asked_for_another.tables["catalogue"].num_rows == 3
