@@ -17,7 +17,7 @@ settings.load_profile("ray_rec")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def _load_broker() -> Any:
+def load_broker() -> Any:
     """Import deploy/kafka/broker.py, which belongs to no package."""
     name = "kafka_broker_process"
     if name not in sys.modules:
@@ -36,7 +36,7 @@ def kafka_broker() -> Iterator[Any]:
     A test that kills it must bring it back with `restart()`. Without Java or Maven the test is
     skipped, but where CI=true it fails: there Kafka has to be tested.
     """
-    module = _load_broker()
+    module = load_broker()
     if lacks := module.missing():
         text = f"no Kafka broker can be started here: {' and '.join(lacks)} missing"
         if os.environ.get("CI") == "true":

@@ -1,0 +1,73 @@
+"""Many kills on both logs: `python -m tests.chaos --kills 100 --seed 1` (`make chaos`).
+
+A trial is one stream that several kills disturb, compared with an undisturbed one over the same
+plans. The last line is a JSON object; the same seed makes the same kills. Kafka is left out, and
+said to be, where no broker can be started.
+"""
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.kills import BROKER, KINDS, Kill, schedule
+from tests.chaos.trial import trial
+from tests.conftest import load_broker
+
+WINDOWS_PER_KILL = 3
+
+
+def main() -> int:
+    """Make trials until there were enough kills."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--kills-per-trial", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    rng, made, trials, began = random.Random(arguments.seed), list[Kill](), 0, time.monotonic()
+    kafka = load_broker()
+    lacks = kafka.missing()
+    if lacks:
+        _say(f"without Kafka: {' and '.join(lacks)} missing")
+    while len(made) < arguments.kills:
+        num_kills = min(arguments.kills_per_trial, arguments.kills - len(made))
+        on_kafka = trials % 2 == 1 and not lacks
+        done = _trial(rng, num_kills, kafka.Broker if on_kafka else None)
+        made, trials = made + done, trials + 1
+        _say(f"{'kafka' if on_kafka else 'sqlite'}: {len(done)} kills, all the same; {done}")
+    summary = {
+        "kills": len(made),
+        "by_kind": dict(sorted(Counter(kill.kind for kill in made).items())),
+        "trials": trials,
+        "seed": arguments.seed,
+        "seconds": round(time.monotonic() - began),
+    }
+    _say(json.dumps(summary))
+    return 0
+
+
+def _trial(rng: random.Random, num_kills: int, broker_class: Any) -> list[Kill]:
+    kinds = rng.choices(KINDS if broker_class is None else (*KINDS, BROKER), k=num_kills)
+    windows = WINDOWS_PER_KILL * (num_kills + 1)
+    kills = schedule(rng, kinds, windows - WINDOWS_PER_KILL)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
+        if broker_class is None:
+            return trial(f"sqlite:///{folder}/log.db", folder, windows, kills)
+        broker = stack.enter_context(broker_class())
+        return trial(broker.url, folder, windows, kills, broker)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
