@@ -8,6 +8,7 @@ said to be, where no broker can be started.
 import argparse
 import json
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.kills import BROKER, KINDS, Kill, schedule
+from tests.chaos.shop import configure, fill
+from tests.chaos.stage import Stage
 from tests.chaos.trial import trial
 from tests.conftest import load_broker
 
@@ -30,6 +33,7 @@ def main() -> int:
     parser.add_argument("--kills-per-trial", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves nothing running behind
     rng, made, trials, began = random.Random(arguments.seed), list[Kill](), 0, time.monotonic()
     kafka = load_broker()
     lacks = kafka.missing()
@@ -58,10 +62,11 @@ def _trial(rng: random.Random, num_kills: int, broker_class: Any) -> list[Kill]:
     kills = schedule(rng, kinds, windows - WINDOWS_PER_KILL)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
-        if broker_class is None:
-            return trial(f"sqlite:///{folder}/log.db", folder, windows, kills)
-        broker = stack.enter_context(broker_class())
-        return trial(broker.url, folder, windows, kills, broker)
+        broker = stack.enter_context(broker_class()) if broker_class is not None else None
+        url = f"sqlite:///{folder}/log.db" if broker is None else broker.url
+        fill(url, windows)
+        stage = stack.enter_context(Stage(configure(url, folder / "run"), broker))
+        return trial(stage, kills)[1]
 
 
 def _say(line: str) -> None:

@@ -18,7 +18,7 @@ from ray_rec.training.plans import PlanStore
 
 Tensors = Mapping[str, torch.Tensor]
 
-_FACTS = ("digest", "parent", "windows", "offsets", "encoder", "kind", "promoted")
+_FACTS = ("digest", "kind", "parent", "windows", "plans", "offsets", "encoder", "promoted")
 """What two makings of one version agree in, beside its tensors."""
 
 
@@ -50,13 +50,14 @@ class Outcome:
         assert kept is not None
         snapshot = registry.snapshot(kept.number)
         assert snapshot is not None
-        assert kept.number == len(plans := read_plans(config))
+        plans = read_plans(config)
+        assert kept.number == len(plans)
         return cls(
             plans=plans,
             facts={k: {name: getattr(m, name) for name in _FACTS} for k, m in manifests.items()},
             last=registry.load(versions[-1]),
             learner=kept.learner,
-            state=tables_of(FeatureState.restore(config.features, snapshot.tables)),
+            state=tables_of(FeatureState.restore(config.features, snapshot.segments[0])),
         )
 
 
@@ -79,7 +80,9 @@ def check_same(disturbed: Outcome, calm: Outcome) -> None:
     """Fail unless both are the same, bit for bit."""
     assert disturbed.plans == calm.plans
     for version, facts in calm.facts.items():
-        assert disturbed.facts.get(version) == facts, f"version {version}"
+        other = disturbed.facts.get(version, {})
+        differing = {k: (other.get(k), v) for k, v in facts.items() if other.get(k) != v}
+        assert not differing, f"version {version}: {differing}"
     assert disturbed.facts.keys() == calm.facts.keys()
     check_close(disturbed, calm, tolerance=0.0)
 

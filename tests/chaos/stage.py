@@ -14,13 +14,13 @@ from tests.waiting import until
 
 
 class Stage:
-    """A folder with registry and state, always the same one: it is part of a version's digest.
+    """A folder with registry and state, the same one for all runs, as manifests name it.
 
     Leaving it waits for the last process of every run, and fails if one stays.
     """
 
     def __init__(self, config: RunConfig, broker: Any = None) -> None:
-        self._config, self._broker = config, broker
+        self.config, self._broker = config, broker
         self._place = Path(config.registry).parent
         self._jobs: list[Job] = []
         self._before = 0
@@ -50,27 +50,29 @@ class Stage:
         waiting, made = list(kills), list[Kill]()
         while self._act(waiting, made) == DRIVER:
             pass
-        return Outcome.of(self._config), made
+        return Outcome.of(self.config), made
 
-    def repeat(self, config: RunConfig | None = None) -> Outcome:
-        """Stream undisturbed over the plans of the run before, which is moved out of the way.
+    def repeat(
+        self, config: RunConfig | None = None, kills: Sequence[Kill] = ()
+    ) -> tuple[Outcome, list[Kill]]:
+        """Stream over the plans of the run before, whose folder is moved out of the way.
 
-        `config` may differ in what learns, and names the same places.
+        `config` may change what learns; it names the same places.
         """
-        self._config = config or self._config
+        self.config = config or self.config
         self._before += 1
         moved = self._place.with_name(f"{self._place.name}.{self._before}")
         self._place.rename(moved)
         shutil.copytree(moved / "state" / "plans", self._place / "state" / "plans")
-        return self.run()[0]
+        return self.run(kills)
 
     def _act(self, waiting: list[Kill], made: list[Kill]) -> str | None:
         """Run until the end or until the driver is killed; return what was killed last."""
         output = self._place.with_name(f"{self._place.name}.log")
-        job = Job(self._config, output)
+        job = Job(self.config, output)
         self._jobs.append(job)
         last = None
-        while waiting and last != DRIVER and await_moment(job, self._config, waiting[0]):
+        while waiting and last != DRIVER and await_moment(job, self.config, waiting[0]):
             if not strike(job, waiting[0], self._broker):
                 break
             last = waiting[0].kind
