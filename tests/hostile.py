@@ -151,52 +151,73 @@ def _pieces(rows: pa.Table, rng: random.Random) -> list[pa.Table]:
 
 
 class Crash(BaseException):
-    """The process dies here: nothing after it runs, and what lies on the disk stays as it is."""
+    """The process dies here: nothing after it runs, and what was written stays as it is."""
 
 
-class TornDisk:
-    """Writes files as ray_rec does, until one: that is written by half, and then `error` is raised.
+class HostileWrites:
+    """What disks and object stores have in common: slow, and from some write on they `fail`."""
 
-    Put it in the place of `ray_rec.registry.store._write_synced`.
+    def __init__(self) -> None:
+        self._good_left: int | None = None
+        self._error: BaseException = OSError()
+        self.slow_s = 0.0
+
+    def fail(self, after: int, error: BaseException) -> None:
+        """Do `after` more writes well; then raise `error`, each time."""
+        self._good_left, self._error = after, error
+
+    def mend(self) -> None:
+        """Do every write well from now on."""
+        self._good_left = None
+
+    def write(self, well: Callable[[], object], badly: Callable[[], object]) -> None:
+        time.sleep(self.slow_s)
+        if self._good_left == 0:
+            badly()
+            raise self._error
+        self._good_left = None if self._good_left is None else self._good_left - 1
+        well()
+
+
+class TornDisk(HostileWrites):
+    """A disk on which the file that fails is written by half.
+
+    Put `write_synced` in the place of `ray_rec.registry.store._write_synced`.
     """
 
     def __init__(self, write: Callable[[Path, bytes], None]) -> None:
+        super().__init__()
         self._write = write
-        self.good_left: int | None = None
-        """Files still written whole; None: all."""
-        self.error: BaseException = OSError(28, "No space left on device")
-        self.slow_s = 0.0
 
-    def __call__(self, path: Path, data: bytes) -> None:
-        time.sleep(self.slow_s)
-        if self.good_left is None or self.good_left > 0:
-            self.good_left = None if self.good_left is None else self.good_left - 1
-            self._write(path, data)
-            return
-        path.write_bytes(data[: len(data) // 2])
-        raise self.error
+    def write_synced(self, path: Path, data: bytes) -> None:
+        self.write(
+            lambda: self._write(path, data), lambda: path.write_bytes(data[: len(data) // 2])
+        )
 
 
 class HostileObjects(MemoryFileSystem):  # type: ignore[misc]
-    """An object store whose single objects are whole or not there, and whose answers get lost.
+    """An object store: each object is whole or not there, and `writes` says which.
 
-    While `good_left` is 0 a put raises, before or after the object is stored (`stored`).
+    `late`: what fails has been stored all the same, only the answer is lost.
     """
 
     protocol = "hostile"
     store: dict[str, Any] = {}
     pseudo_dirs = [""]
-    good_left: int | None = None
-    stored = False
+    writes = HostileWrites()
+    late = False
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        stripped: str = super()._strip_protocol(path.removeprefix("hostile://"))
+        return stripped
 
     def pipe_file(self, path: str, value: bytes, **kwargs: Any) -> None:
-        kind = HostileObjects
-        if kind.good_left == 0:
-            if kind.stored:
-                super().pipe_file(path, value, **kwargs)
-            raise OSError("503 Slow Down")
-        kind.good_left = None if kind.good_left is None else kind.good_left - 1
-        super().pipe_file(path, value, **kwargs)
+        put = super().pipe_file
+        self.writes.write(
+            lambda: put(path, value, **kwargs),
+            lambda: put(path, value, **kwargs) if self.late else None,
+        )
 
 
 def until_done(call: Callable[[], Answer], error: type[Exception], most: int = 1000) -> Answer:

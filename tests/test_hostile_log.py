@@ -78,7 +78,7 @@ def decoded(log: EventLog, window: Window) -> tuple[dict[str, pa.Table], list[pa
 def test_plans_hold_each_record_once_though_the_log_fails(
     seed: int, log: EventLog, config: RunConfig, tmp_path: Path
 ) -> None:
-    hostile = HostileLog(log, seed, failing=0.05)
+    hostile = HostileLog(log, seed, failing=0.002, slow_s=0.0002)  # hundreds of questions a window
     plans = plans_of(hostile, config, tmp_path / "plans")
     assert hostile.failures > 0
     assert [window.number for window in plans] == list(range(len(plans)))

@@ -146,7 +146,10 @@ class Planner:
 
     def _keep(self, window: Window | None) -> Window | None:
         if window is not None:
+            # The backlog goes on behind this window only once that is kept.
+            backlog, self._backlog = self._backlog, None
             self._plans.put(window)
+            self._backlog = backlog
             self._lost += num_lost(window)
             self._tell(window)
         return window
