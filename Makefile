@@ -7,7 +7,7 @@ EXTRAS := kafka,serve,demo,dev
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help install tools lint types imports check test format demo kafka bench-quick constraints clean
+.PHONY: help install tools lint types imports check test chaos format demo kafka bench-quick constraints clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -38,6 +38,9 @@ check: lint imports types  ## Formatting, lint, import contracts and types, with
 
 test: tools check  ## The whole gate: check, doctests and all tests
 	$(BIN)/python -m pytest
+
+chaos: install  ## A hundred kills at random moments, on both logs (SEED=n for other ones)
+	$(BIN)/python -m tests.chaos --kills 100 --seed $(or $(SEED),1)
 
 format: install  ## Format the code and mend what ruff can mend
 	$(BIN)/ruff format

@@ -1,8 +1,7 @@
 """Many kills on both logs: `python -m tests.chaos --kills 100 --seed 1` (`make chaos`).
 
 A trial is one stream that several kills disturb, compared with an undisturbed one over the same
-plans. The last line is a JSON object; the same seed makes the same kills. Kafka is left out, and
-said to be, where no broker can be started.
+plans. The last line is a JSON object; the same seed makes the same kills.
 """
 
 import argparse
@@ -32,19 +31,20 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--kills-per-trial", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--log", choices=("sqlite", "kafka", "both"), default="both")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves nothing running behind
     rng, made, trials, began = random.Random(arguments.seed), list[Kill](), 0, time.monotonic()
     kafka = load_broker()
-    lacks = kafka.missing()
-    if lacks:
-        _say(f"without Kafka: {' and '.join(lacks)} missing")
+    logs = ["sqlite", "kafka"] if arguments.log == "both" else [arguments.log]
+    if "kafka" in logs and (lacks := kafka.missing()):
+        parser.error(f"no Kafka broker can be started: {' and '.join(lacks)} missing; --log sqlite")
     while len(made) < arguments.kills:
         num_kills = min(arguments.kills_per_trial, arguments.kills - len(made))
-        on_kafka = trials % 2 == 1 and not lacks
-        done = _trial(rng, num_kills, kafka.Broker if on_kafka else None)
+        log = logs[trials % len(logs)]
+        done = _trial(rng, num_kills, kafka.Broker if log == "kafka" else None)
         made, trials = made + done, trials + 1
-        _say(f"{'kafka' if on_kafka else 'sqlite'}: {len(done)} kills, all the same; {done}")
+        _say(f"{log}: {len(done)} kills, all the same; {done}")
     summary = {
         "kills": len(made),
         "by_kind": dict(sorted(Counter(kill.kind for kill in made).items())),
