@@ -75,6 +75,10 @@ class Intake:
             self.waiting -= Window(0, piece.ranges).num_records
         return piece
 
+    def give_back(self) -> None:
+        """Undo the last `take`: its window was not decided."""
+        self._backlog = None
+
     @property
     def held_s(self) -> float:
         """Seconds for which windows were held back so far."""

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from ray_rec.errors import ConfigError
+from ray_rec.errors import ConfigError, RayRecError
 from ray_rec.events.schema import EVENTS, EXPOSURES
 from ray_rec.log.base import EventLog, Offsets, Ranges
 from ray_rec.log.window import Window
@@ -146,10 +146,11 @@ class Planner:
 
     def _keep(self, window: Window | None) -> Window | None:
         if window is not None:
-            # The backlog goes on behind this window only once that is kept.
-            backlog, self._backlog = self._backlog, None
-            self._plans.put(window)
-            self._backlog = backlog
+            try:
+                self._plans.put(window)
+            except RayRecError:
+                self._intake.give_back()  # what comes next follows the last window that was kept
+                raise
             self._lost += num_lost(window)
             self._tell(window)
         return window

@@ -64,6 +64,7 @@ def run_stream(
         LogError: the log does not answer or its topics do not fit together.
         ray.train.TrainingFailedError: the workers failed more than `training.max_failures` times
             without learning a window in between.
+        ray.exceptions.RayActorError: the trainer's controller died before a window was learned.
     """
     stop = stop or threading.Event()
     if plans is not None:
@@ -148,7 +149,11 @@ def _fit(setup: "WorkerSetup", stop: threading.Event, tally: _Tally) -> None:
 
 
 def _fit_while_it_moves(setup: "WorkerSetup", tally: _Tally) -> None:
-    """Run the trainer, and anew while each run got further before its failures were too many."""
+    """Run the trainer, and anew while each run got further before it failed for good.
+
+    It does so when its failures were too many, or its controller, which is one process, has died.
+    """
+    from ray.exceptions import RayActorError
     from ray.train import TrainingFailedError
 
     while True:
@@ -156,10 +161,10 @@ def _fit_while_it_moves(setup: "WorkerSetup", tally: _Tally) -> None:
         try:
             _trainer(setup).fit()
             return
-        except TrainingFailedError:
+        except (TrainingFailedError, RayActorError):
             if tally.windows == before:
                 raise
-            _log.exception("the workers failed too often; starting anew, as windows were learned")
+            _log.exception("the trainer failed; starting anew, as windows were learned")
 
 
 def _trainer(setup: "WorkerSetup") -> Any:
