@@ -64,6 +64,15 @@ def test_unknown_items_have_rows_but_no_text_until_their_record_comes():
     assert listed[0]["item_id"] == "y"
 
 
+def test_its_size_follows_the_texts_that_it_holds():
+    catalogue = Catalogue()
+    put(catalogue, item("a", "Tea"), item("b", "Bread"))
+    empty = catalogue.num_bytes
+    put(catalogue, item("a", "T" * 100), item("b", deleted=True, available=False))
+    # a title stands in the text as well: 2 * (100 - 3) more, 2 * 5 less
+    assert catalogue.num_bytes == empty + 194 - 10
+
+
 def test_restore_gives_the_same_catalogue():
     catalogue = Catalogue()
     put(catalogue, item("a", "A", price=2.5, brand="ö"), item("b", deleted=True, available=False))

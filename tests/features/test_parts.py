@@ -74,6 +74,13 @@ def test_keys_behind_the_watermark_are_let_go():
     assert not seen.is_new(keys(63_999), np.array([63_999]), 64_000).any()
 
 
+def test_a_key_on_the_horizon_still_counts_and_an_older_one_does_not():
+    for seen_at, new in ((8, False), (7, True)):  # the horizon is 168 - 160
+        seen = Seen(within_ms=160)
+        seen.is_new(keys(1), np.array([seen_at]), 0)
+        assert seen.is_new(keys(1), np.array([seen_at + 160]), 168).tolist() == [new]
+
+
 @given(st.lists(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 300)), max_size=8)))
 def test_restoring_in_between_changes_nothing(batches):
     one, other = Seen(100), Seen(100)

@@ -202,12 +202,35 @@ def test_the_bounds_may_be_moved_when_a_state_is_restored():
 
 def test_rows_of_the_dropped_are_given_free_and_changes_still_name_the_right_users():
     stream = Stream(user_ttl_days=1, lateness_ms=0)
-    stream.window(*[event(f"old{n}", "a", T0) for n in range(1_100)])
-    stream.window(*[event(f"u{n}", "a", T0 + 2 * DAY) for n in range(5)], item("x", "X"))
     chain = [stream.state.snapshot()]
-    assert chain[0]["histories"].num_rows == 5
-    stream.window(event("u3", "b", T0 + 2 * DAY + 1), event("u9", "b", T0 + 2 * DAY + 1))
-    chain.append(stream.state.changes())
+    for day, users in ((0, range(600)), (2, range(600, 1_300)), (4, range(1_300, 2_000))):
+        # those of before are idle; with day 4 most rows are theirs, and 700 users move up
+        stream.window(*[event(f"u{n}", "a", T0 + day * DAY) for n in users])
+        chain.append(stream.state.changes())
+    assert not is_whole(chain[-1]["histories"])
+    assert chain[-1]["histories"].num_rows == 700 + 700
+    assert len(stream.state.histories.index) == 700
     state = FeatureState.restore(stream.state.config, chain)
     assert alike(state.snapshot(), stream.state.snapshot())
-    assert [i for i, _ in stream.history("u3")] == ["a", "b"]
+    assert stream.history("u1300") == [("a", T0 + 4 * DAY)]
+
+
+def test_naming_more_users_gone_than_there_are_is_done_by_naming_those_who_are_there():
+    stream = Stream()
+    stream.window(*[event(user, "a", T0) for user in "uvw"])
+    chain = [stream.state.snapshot()]
+    stream.window(control("u", "forget", T0), control("v", "forget", T0))
+    chain.append(stream.state.changes())
+    assert is_whole(chain[1]["histories"])
+    state = FeatureState.restore(stream.state.config, chain)
+    assert state.snapshot()["histories"].column("user_id").to_pylist() == ["w"]
+
+
+def test_wishes_made_void_meanwhile_are_so_when_restored():
+    stream = Stream(dedup_ms=10, attribution_ms=10, lateness_ms=0)
+    stream.window(control("u", "opt_out", T0), control("u", "forget", T0 + 1))
+    chain = [stream.state.snapshot()]
+    stream.window(control("u", "forget", T0 + 2), advance_to_ms=T0 + 100)
+    chain.append(stream.state.changes())
+    state = FeatureState.restore(stream.state.config, chain)
+    assert state.snapshot()["controls"].column("ts").to_pylist() == [T0, T0 + 2]
