@@ -17,7 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from ray_rec.errors import LogError, LogUnavailable
 from ray_rec.events.schema import ITEMS, Record
-from ray_rec.log.base import EventLog, Offsets
+from ray_rec.log.base import EventLog, Offsets, Ranges
 
 Answer = TypeVar("Answer")
 
@@ -76,6 +76,14 @@ class HostileLog:
         self._misbehave()
         return self._log.latest(topic)
 
+    def extent(self, topics: Collection[str]) -> Ranges:
+        self._misbehave()
+        return self._log.extent(topics)
+
+    def positions_at(self, topics: Collection[str], ts_ms: int) -> dict[str, Offsets]:
+        self._misbehave()
+        return self._log.positions_at(topics, ts_ms)
+
     def offsets_at(self, topic: str, ts_ms: int) -> Offsets:
         self._misbehave()
         return self._log.offsets_at(topic, ts_ms)
@@ -85,6 +93,15 @@ class HostileLog:
     ) -> Iterator[pa.Table]:
         self._misbehave()
         yield from self._mixed(list(self._log.read(topic, ranges, batch_records)))
+
+    def read_topics(
+        self, ranges: Ranges, batch_records: int = 10_000
+    ) -> Iterator[tuple[str, pa.Table]]:
+        topics = list(ranges)
+        self._rng.shuffle(topics)
+        for topic in topics:
+            for table in self.read(topic, ranges[topic], batch_records):
+                yield topic, table
 
     def follow(
         self, offsets: Mapping[str, Offsets], stop: threading.Event, poll_s: float = 0.02

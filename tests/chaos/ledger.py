@@ -41,7 +41,7 @@ class Ledger:
         return ledger
 
     def _enter(self, window: Window, log_url: str) -> None:
-        decoded = {t: read_decoded(log_url, t, spans) for t, spans in window.ranges.items()}
+        decoded = read_decoded(log_url, window.ranges)
         for topic, part in decoded.items():
             self.dead.update(
                 (topic, row["partition"], row["offset"]) for row in part.dead.to_pylist()

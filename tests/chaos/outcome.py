@@ -57,7 +57,7 @@ class Outcome:
             facts={k: {name: getattr(m, name) for name in _FACTS} for k, m in manifests.items()},
             last=registry.load(versions[-1]),
             learner=kept.learner,
-            state=tables_of(FeatureState.restore(config.features, snapshot.segments[0])),
+            state=tables_of(FeatureState.restore(config.features, snapshot.segments)),
         )
 
 
@@ -72,8 +72,8 @@ def read_plans(config: RunConfig) -> list[Window]:
 def tables_of(state: FeatureState) -> dict[str, pa.Table]:
     """Return a state's tables, equal for equal states: topics stand in any order in a plan."""
     tables = state.snapshot()
-    order: list[Any] = [(name, "ascending") for name in tables["offsets"].column_names]
-    return tables | {"offsets": tables["offsets"].sort_by(order)}
+    order: list[Any] = [(name, "ascending") for name in tables["progress"].column_names]
+    return tables | {"progress": tables["progress"].sort_by(order)}
 
 
 def check_same(disturbed: Outcome, calm: Outcome) -> None:
