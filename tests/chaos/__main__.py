@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.kills import BROKER, KINDS, Kill, schedule
+from tests.chaos.kills import BROKER, KINDS, RAYS, Kill, schedule
 from tests.chaos.shop import configure, fill
 from tests.chaos.stage import Stage
 from tests.chaos.trial import trial
@@ -57,7 +57,8 @@ def main() -> int:
 
 
 def _trial(rng: random.Random, num_kills: int, broker_class: Any) -> list[Kill]:
-    kinds = rng.choices(KINDS if broker_class is None else (*KINDS, BROKER), k=num_kills)
+    everything = (*KINDS, *RAYS, *([] if broker_class is None else [BROKER]))
+    kinds = rng.choices(everything, k=num_kills)
     windows = WINDOWS_PER_KILL * (num_kills + 1)
     kills = schedule(rng, kinds, windows - WINDOWS_PER_KILL)
     with ExitStack() as stack:

@@ -19,6 +19,8 @@ TITLES = {
     "owner": "ray::StateOwner",
     "planner": "ray::PlannerActor",
     "reader": "ray::ReadWindowSource",
+    "coordinator": "ray::SplitCoordinator",
+    "controller": "ray::TrainController",
 }
 """How Ray names the processes of each kind; a reader is one only while it reads."""
 

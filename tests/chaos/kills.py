@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ray_rec.config import RunConfig
-from tests.chaos.job import DRIVER, TITLES, Job
+from tests.chaos.job import DRIVER, Job
 from tests.waiting import until
 
 BROKER = "broker"
-KINDS = (DRIVER, *TITLES)
-"""What dies on every log; on Kafka the broker does as well."""
+KINDS = (DRIVER, "worker", "owner", "planner", "reader")
+"""What may die on every log; on Kafka the broker as well."""
+RAYS = ("coordinator", "controller")
+"""Processes of Ray's that may die as well: what deals out windows, what watches the workers."""
 
 RUN_TIMEOUT_S = 240
 _MOST_STEPS = 12

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
 import torch
 
 from ray_rec.config import RunConfig
@@ -31,14 +30,14 @@ class Outcome:
         facts: by version, what its manifest says that no repetition may change.
         last: the last version.
         learner: weights and optimizer state of the last checkpoint.
-        state: the feature state of the last checkpoint, its offsets sorted.
+        state: the feature state of the last checkpoint.
     """
 
     plans: list[Window]
     facts: dict[int, dict[str, Any]]
     last: Version
     learner: Tensors
-    state: dict[str, pa.Table]
+    state: FeatureState
 
     @classmethod
     def of(cls, config: RunConfig) -> "Outcome":
@@ -57,7 +56,7 @@ class Outcome:
             facts={k: {name: getattr(m, name) for name in _FACTS} for k, m in manifests.items()},
             last=registry.load(versions[-1]),
             learner=kept.learner,
-            state=tables_of(FeatureState.restore(config.features, snapshot.segments)),
+            state=FeatureState.restore(config.features, snapshot.segments),
         )
 
 
@@ -67,13 +66,6 @@ def read_plans(config: RunConfig) -> list[Window]:
     while (window := store.get(len(plans))) is not None:
         plans.append(window)
     return plans
-
-
-def tables_of(state: FeatureState) -> dict[str, pa.Table]:
-    """Return a state's tables, equal for equal states: topics stand in any order in a plan."""
-    tables = state.snapshot()
-    order: list[Any] = [(name, "ascending") for name in tables["progress"].column_names]
-    return tables | {"progress": tables["progress"].sort_by(order)}
 
 
 def check_same(disturbed: Outcome, calm: Outcome) -> None:
@@ -94,9 +86,20 @@ def check_close(disturbed: Outcome, calm: Outcome, tolerance: float) -> None:
     """
     _check_tensors(disturbed.learner, calm.learner, tolerance, 0.0)
     _check_tensors(disturbed.last.tensors, calm.last.tensors, tolerance, 2e-7 if tolerance else 0.0)
-    assert disturbed.state.keys() == calm.state.keys()
-    for name, table in calm.state.items():
-        assert disturbed.state[name].equals(table), name
+    check_same_state(disturbed.state, calm.state)
+
+
+def check_same_state(left: FeatureState, right: FeatureState) -> None:
+    """Fail unless both states hold the same; topics stand in any order in a plan."""
+    assert left.totals == right.totals
+    lefts, rights = left.snapshot(), right.snapshot()
+    assert lefts.keys() == rights.keys()
+    order: list[Any] = [(name, "ascending") for name in rights["progress"].column_names]
+    for name, table in rights.items():
+        both = lefts[name], table
+        if name == "progress":
+            both = both[0].sort_by(order), both[1].sort_by(order)
+        assert both[0].equals(both[1]), name
 
 
 def check_consumed(outcome: Outcome, log_url: str) -> None:
