@@ -5,8 +5,9 @@ weight over all workers, gradients are summed, and touched item rows are updated
 so shares need not be equal, and a worker without rows in a step only adds zeros.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -117,11 +118,20 @@ class Learner:
 
         Which ones, their hash decides: the same whatever the number of workers.
         """
+        return self._workers.add_metrics(self.tester(window, examples, share)())
+
+    def tester(
+        self, window: WindowExamples, examples: pa.Table, share: float = 1.0
+    ) -> Callable[[], Metrics]:
+        """Return what measures `test` of this worker alone, by the weights of now.
+
+        It may be called from another thread while the window is learned.
+        """
         if not len(self._items):
-            return Metrics()
+            return Metrics
         batch = collate(sample(examples, share), self._model_config.num_outcomes)
         servable = Servable.from_tensors(self.tensors(), self._model_config)
-        return self._workers.add_metrics(measure(servable, batch, window.popularity))
+        return partial(measure, servable, batch, window.popularity)
 
     def learn(
         self,
@@ -244,13 +254,13 @@ class Learner:
     def export_changes(self) -> dict[str, Tensor | Rows]:
         """Return what differs from the version that `published` was called for last.
 
-        Item tables as rows that changed or are new, the rest whole; as `tensors` otherwise.
+        Item tables as rows that changed or are new, the rest whole; later steps do not change it.
         """
         items = {
             f"{ITEMS}{k}": Rows(row.cpu(), _plain(value))
             for k, (row, value) in self._items.changes().items()
         }
-        return self._dense() | items
+        return {name: tensor.clone() for name, tensor in self._dense().items()} | items
 
     def published(self) -> None:
         """Let a version of what is known now be what later changes start from."""

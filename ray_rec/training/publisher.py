@@ -1,15 +1,20 @@
-"""Turns what a learner knows into versions: gated, then published to the registry."""
+"""Turns what a learner knows into versions, beside learning: gated, then put into the registry."""
 
 import json
 import logging
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
+
+from torch import Tensor
 
 from ray_rec.config import RunConfig
 from ray_rec.errors import VersionConflict, VersionCorrupt, VersionMissing
 from ray_rec.features.arrays import Float32
 from ray_rec.log.base import Offsets
+from ray_rec.model.changes import Rows
 from ray_rec.registry import Base, Draft, Manifest, Registry, Version
 from ray_rec.registry import Gate as Verdict
 from ray_rec.training.gate import Gate
@@ -42,43 +47,66 @@ class Candidate:
     metrics: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class _Learned:
+    """Tensors of a version to be, all and those that changed since the one before; nobody else's.
+
+    `changes` are None where a full version is to be made.
+    """
+
+    tensors: Mapping[str, Tensor]
+    changes: Mapping[str, Tensor | Rows] | None
+
+
 class Publisher:
-    """Publishes candidates; the version in service stays loaded for the gate.
+    """Publishes one candidate at a time; the version in service stays loaded for the gate.
 
     `last` is the version that the learner's changes are counted from, which the next delta builds
-    on; None where only a full version can follow. A checkpoint keeps it beside the learner.
+    on; None where only a full version can follow. It stands once `flush` returned, and a checkpoint
+    keeps it beside the learner.
     """
 
     def __init__(self, config: RunConfig, encoder_digest: str) -> None:
         self._config, self._encoder_digest = config, encoder_digest
         self._registry = Registry(config.registry, create=True)
+        self._thread = ThreadPoolExecutor(1, "versions")
+        self._publishing: Future[Manifest] | None = None
         self._incumbent: Version | None = None
         self.last: Base | None = None
 
-    def publish(
-        self, learner: Learner, candidate: Candidate, gate: Gate, kind: Kind
-    ) -> dict[str, Any]:
-        """Judge and publish; returns what happened, for the window's metrics.
+    def begin(self, learner: Learner, candidate: Candidate, gate: Gate, kind: Kind) -> None:
+        """Begin to publish what `learner` knows now, once the one before is done; it may go on.
 
         A delta becomes a full version where there is nothing to build it on. Where the registry
         has the version with other content (other workers or another configuration made it), that
         one stays, and the next new one is full.
         """
+        self.flush()
+        delta = kind == "delta" and self.last is not None
+        learned = _Learned(learner.export(), learner.export_changes() if delta else None)
+        learner.published()
+        self._publishing = self._thread.submit(self._publish, learned, candidate, copy(gate))
+
+    def flush(self) -> Manifest | None:
+        """Wait for the version that is being published and return it; raise what went wrong."""
+        publishing, self._publishing = self._publishing, None
+        return None if publishing is None else publishing.result()
+
+    def _publish(self, learned: _Learned, candidate: Candidate, gate: Gate) -> Manifest:
         incumbent = self._in_service()
         tensors = None if incumbent is None else incumbent.tensors
-        verdict = gate.judge(learner.tensors(), tensors, candidate.popularity, candidate.number)
+        verdict = gate.judge(learned.tensors, tensors, candidate.popularity, candidate.number)
         draft = self._draft(candidate, verdict, incumbent)
         try:
-            manifest = self._put(learner, candidate, draft, kind)
+            manifest = self._put(learned, candidate, draft)
             self.last = manifest.as_base()
         except VersionConflict as error:
             _log.error("%s; it stays as it is, the next new one will be full", error)
             manifest = self._registry.manifest(candidate.number)
             self.last = None
-        learner.published()
         if manifest.kind == "full":  # until then all that a kept delta builds on stays anyhow
             self._registry.prune(self._config.training.keep_versions)
-        return {"version": candidate.number, "promoted": manifest.promoted}
+        return manifest
 
     def _in_service(self) -> Version | None:
         """The version that answers now; a rollback or another run may have changed it."""
@@ -109,13 +137,14 @@ class Publisher:
             run=plain,
         )
 
-    def _put(self, learner: Learner, candidate: Candidate, draft: Draft, kind: Kind) -> Manifest:
+    def _put(self, learned: _Learned, candidate: Candidate, draft: Draft) -> Manifest:
         number, base = candidate.number, self.last
-        if kind == "delta" and base is not None:
+        if learned.changes is not None and base is not None:
             rows = candidate.rows[base.num_items :]
             try:
-                delta = replace(draft, base=base)
-                return self._registry.publish(number, learner.export_changes(), rows, delta)
+                return self._registry.publish(
+                    number, learned.changes, rows, replace(draft, base=base)
+                )
             except (VersionMissing, VersionCorrupt) as error:
                 _log.error("%s; version %d is full", error, number)
-        return self._registry.publish(number, learner.tensors(), candidate.rows, draft)
+        return self._registry.publish(number, learned.tensors, candidate.rows, draft)

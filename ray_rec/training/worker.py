@@ -6,6 +6,7 @@ only rank 0 publishes and keeps checkpoints.
 
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,14 +54,14 @@ def train_loop(setup: dict[str, Any]) -> None:
 
 @dataclass
 class _Timer:
-    """Seconds since the last lap, by stage."""
+    """Seconds that the loop spent on each stage."""
 
     laps: dict[str, float] = field(default_factory=dict)
     _since: float = field(default_factory=time.perf_counter)
 
     def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.laps[f"{stage}_s"] = now - self._since
+        name, now = f"{stage}_s", time.perf_counter()
+        self.laps[name] = self.laps.get(name, 0.0) + now - self._since
         self._since = now
 
 
@@ -76,6 +77,7 @@ class WindowLoop:
         self._encoder = TextEncoder(self._config.encoder)
         self._texts = TextStore(f"{self._config.state_dir}/texts", self._encoder.digest)
         self._checkpoints = Checkpoints.of(self._config)
+        self._beside = ThreadPoolExecutor(1, "test")
         self._side: WindowSide | None = None
         self._publisher: Publisher | None = None
         self._keeper: Keeper | None = None
@@ -96,6 +98,12 @@ class WindowLoop:
             ray.train.report(metrics)
         if self._number > first and self._learned:
             self._keep()
+        self._flush()
+
+    def _flush(self) -> None:
+        """Wait for what is being published and kept."""
+        if self._publisher is not None:
+            self._publisher.flush()
         if self._keeper is not None:
             self._keeper.flush()
 
@@ -130,8 +138,8 @@ class WindowLoop:
         what = "set aside" if amended.set_aside else f"tried at {amended.rate_scale:g} of its rate"
         _log.error("%s; window %d is %s", error, window.number, what)
         self._reader.drop()
-        if self._keeper is not None:
-            self._keeper.flush()
+        self._flush()
+        if self._workers.rank == 0:
             ray.get(self._setup.planner.amend.remote(amended))
         self._workers.wait()
         self._restore()
@@ -146,9 +154,9 @@ class WindowLoop:
         self._observe(side.window.items)
         timer.lap("embed")
         tested_share = self._config.learner.tested_share(side.num_rows)
-        tested = self._learner.test(side.window, share, tested_share)
+        tested = self._beside.submit(self._learner.tester(side.window, share, tested_share))
         timer.lap("test")
-        metrics: dict[str, Any] = {**tested.summary(), **side.metrics}
+        metrics: dict[str, Any] = {**side.metrics}
         if window.set_aside:
             metrics["set_aside"] = side.num_rows
         else:
@@ -157,10 +165,12 @@ class WindowLoop:
             metrics |= {f"learned_{name}": mean for name, mean in learned.items()}
             self._learned = self._learned or side.num_steps > 0
         timer.lap("learn")
+        metrics |= self._workers.add_metrics(tested.result()).summary()
+        timer.lap("test")
         self._gate.add(side.held_out)
         self._number = window.number + 1
         if window.publish != "none" and self._learned:
-            metrics |= self._publish(metrics, window.publish)
+            self._publish(metrics, window.publish)
         timer.lap("publish")
         if keep and self._learned:
             self._keep()
@@ -184,18 +194,18 @@ class WindowLoop:
         new = items.filter(pc.field("row") >= len(self._rows)).sort_by("row")
         self._rows.extend(str(item_id) for item_id in new["item_id"].to_pylist())
 
-    def _publish(self, metrics: dict[str, Any], kind: Kind) -> dict[str, Any]:
+    def _publish(self, metrics: dict[str, Any], kind: Kind) -> None:
         if self._publisher is None or self._side is None:
             self._learner.published()  # all workers count changes alike
-            return {}
+            return
         candidate = Candidate(
             number=self._number,
-            rows=self._rows,
+            rows=list(self._rows),
             offsets=self._side.offsets,
             popularity=self._side.window.popularity,
             metrics={k: float(v) for k, v in metrics.items()},
         )
-        return self._publisher.publish(self._learner, candidate, self._gate, kind)
+        self._publisher.begin(self._learner, candidate, self._gate, kind)
 
     def _keep(self) -> None:
         """Begin to keep what stands before the next window, unless the owner is already further.
@@ -205,7 +215,7 @@ class WindowLoop:
         """
         if self._keeper is None or self._side is None:
             return
-        self._keeper.flush()
+        self._flush()
         state = ray.get(self._setup.owner.snapshot.remote(self._number, self._keeper.base))
         if state is not None:
             checkpoint = TrainerCheckpoint(

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from ray_rec.config import RunConfig, load_config
-from ray_rec.errors import VersionMissing
+from ray_rec.errors import VersionCorrupt, VersionMissing
 from ray_rec.log.window import Window
-from ray_rec.registry import Current, Registry, Version
+from ray_rec.registry import Current, Manifest, Registry, Version
 from ray_rec.training.gate import Gate
 from ray_rec.training.learner import Learner
 from ray_rec.training.plans import PlanStore
@@ -52,10 +52,13 @@ class Trainer:
         rows = toy.ring_rows(8, seed=number)
         self.learner.learn(toy.window(number, rows, end), toy.table(rows), 1)
 
-    def publish(self, number: int, kind: Kind) -> dict[str, object]:
+    def publish(self, number: int, kind: Kind) -> Manifest:
         popularity = toy.popularity(len(self.rows))
         candidate = Candidate(number, self.rows, {"events": {0: number}}, popularity, {})
-        return self.publisher.publish(self.learner, candidate, self.gate, kind)
+        self.publisher.begin(self.learner, candidate, self.gate, kind)
+        manifest = self.publisher.flush()
+        assert manifest is not None
+        return manifest
 
     def run(self, first: int, last: int, full_every: int = 100) -> None:
         """Learn windows `first` to `last`; a version after each, one new item in each."""
@@ -77,7 +80,7 @@ def test_deltas_lead_to_the_very_tensors_of_the_learner(tmp_path: Path) -> None:
     have = None
     for number in range(6):
         trainer.learn(number, new_items=number % 3)
-        assert trainer.publish(number + 1, "delta" if number % 4 else "full")["promoted"]
+        assert trainer.publish(number + 1, "delta" if number % 4 else "full").promoted
         have = registry.load(number + 1, have)
         assert equal(have, trainer.learner)
         assert have.rows == trainer.rows
@@ -202,11 +205,11 @@ def test_a_failed_candidate_is_no_hole_in_the_chain(tmp_path: Path) -> None:
     held_out, trainer.gate = trainer.gate, Gate(config_in(tmp_path).model, 8, -1.0)
     trainer.gate.add(toy.table(toy.ring_rows(8, seed=99)))
     trainer.learn(2)
-    assert trainer.publish(3, "delta") == {"version": 3, "promoted": False}
+    assert not trainer.publish(3, "delta").promoted
     assert registry.current() == Current(2, held=False)
     trainer.gate = held_out
     trainer.learn(3)
-    assert trainer.publish(4, "delta") == {"version": 4, "promoted": True}
+    assert trainer.publish(4, "delta").promoted
     assert equal(registry.load(4), trainer.learner)
     judged = registry.manifest(4).gate.metrics
     assert judged["incumbent_loss"] == pytest.approx(
@@ -239,3 +242,34 @@ def test_old_versions_go_when_a_full_one_came(tmp_path: Path) -> None:
     with pytest.raises(VersionMissing):
         registry.load(4)
     assert registry.load(8).manifest.version == 8
+
+
+def test_learning_goes_on_beside_a_publication_and_changes_nothing_of_it(tmp_path: Path) -> None:
+    calm, busy = (Trainer(config_in(tmp_path / name)) for name in ("calm", "busy"))
+    for trainer in (calm, busy):
+        trainer.run(0, 0)
+        trainer.learn(1, new_items=1)
+    calm.publish(2, "delta")
+    popularity, offsets = toy.popularity(len(busy.rows)), {"events": {0: 2}}
+    candidate = Candidate(2, list(busy.rows), offsets, popularity, {})
+    busy.publisher.begin(busy.learner, candidate, busy.gate, "delta")
+    busy.learn(2, new_items=1)
+    busy.publisher.flush()
+    calm.learn(2, new_items=1)
+    assert calm.publish(3, "delta").digest == busy.publish(3, "delta").digest
+    one, other = (Registry(f"{tmp_path}/{name}/registry") for name in ("calm", "busy"))
+    assert one.manifest(2).digest == other.manifest(2).digest
+
+
+def test_a_publication_that_failed_is_told_before_the_next_one(tmp_path: Path) -> None:
+    trainer = Trainer(config_in(tmp_path))
+    trainer.run(0, 0)
+    current = tmp_path / "registry/versions/00000001/manifest.json"
+    current.write_text("{")
+    trainer.learn(1)
+    popularity = toy.popularity(len(trainer.rows))
+    candidate = Candidate(2, trainer.rows, {"events": {0: 2}}, popularity, {})
+    trainer.publisher.begin(trainer.learner, candidate, trainer.gate, "full")
+    with pytest.raises(VersionCorrupt):
+        trainer.publisher.flush()
+    assert trainer.publisher.flush() is None
