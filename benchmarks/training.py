@@ -178,7 +178,7 @@ def _model_and_items(
 
 def small_windows(config: RunConfig) -> list[float]:
     """Seconds that windows of ten events take from plan to rows, while the stream is idle else."""
-    stop, fixed, sent = threading.Event(), list[float](), 0
+    stop, fixed, sent, told = threading.Event(), list[float](), 0, 0
     with open_log(config.log) as log:
 
         def send() -> None:
@@ -188,11 +188,13 @@ def small_windows(config: RunConfig) -> list[float]:
             sent += 1
 
         def tell(metrics: dict[str, Any]) -> None:
+            nonlocal told
             if metrics["records"] == SMALL_EVENTS:
                 fixed.append(metrics["read_s"])
+                told += 1
             if len(fixed) >= SMALL_WINDOWS:
                 stop.set()
-            elif metrics["records"]:
+            elif told == sent:  # nothing waits, so that none is read ahead
                 send()
 
         send()
