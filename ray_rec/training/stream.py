@@ -151,20 +151,24 @@ def _fit(setup: "WorkerSetup", stop: threading.Event, tally: _Tally) -> None:
 def _fit_while_it_moves(setup: "WorkerSetup", tally: _Tally) -> None:
     """Run the trainer, and anew while each run got further before it failed for good.
 
-    It does so when its failures were too many, or its controller, which is one process, has died.
+    It does so when its failures were too many. Where its controller has died, which is one process
+    and may die before the first window, it is tried `max_failures` times in vain as workers are.
     """
     from ray.exceptions import RayActorError
     from ray.train import TrainingFailedError
 
+    in_vain = 0
     while True:
         before = tally.windows
         try:
             _trainer(setup).fit()
             return
-        except (TrainingFailedError, RayActorError):
-            if tally.windows == before:
+        except (TrainingFailedError, RayActorError) as error:
+            in_vain = in_vain + 1 if tally.windows == before else 0
+            died = isinstance(error, RayActorError)
+            if in_vain > (setup.config.training.max_failures if died else 0):
                 raise
-            _log.exception("the trainer failed; starting anew, as windows were learned")
+            _log.exception("the trainer failed; starting anew")
 
 
 def _trainer(setup: "WorkerSetup") -> Any:
