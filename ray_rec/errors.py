@@ -10,6 +10,7 @@ RayRecError
 │   ├── TopicMissing      the topic does not exist
 │   └── OffsetGap         offsets that were asked for are gone (retention)
 ├── StateError            windows were applied out of order, or a snapshot is not one
+│   └── StateLost         a part of the state is gone; the run goes back to its last checkpoint
 ├── ModelError            weights, encoder or tensors do not fit
 ├── RegistryError         a folder is not a registry, or cannot be read or written
 │   ├── VersionMissing    no such version
@@ -54,6 +55,10 @@ class OffsetGap(LogError):
 
 class StateError(RayRecError):
     """Windows were applied out of order, or a snapshot is not one."""
+
+
+class StateLost(StateError):
+    """A part of the state is gone; the run goes back to its last checkpoint."""
 
 
 class ModelError(RayRecError):

@@ -18,7 +18,6 @@ from ray_rec.features.arrays import (
 from ray_rec.features.config import DAY_MS, FeatureConfig
 from ray_rec.features.controls import ACTION_CODES, ALWAYS, Controls
 from ray_rec.features.histories import Histories, Sequences
-from ray_rec.features.popularity import Popularity
 from ray_rec.features.recall import NewTokens
 from ray_rec.features.records import EventRows, Records
 from ray_rec.features.seen import Seen
@@ -28,6 +27,7 @@ from ray_rec.features.seen import Seen
 class Absorbed:
     """What some records added."""
 
+    is_token: Bool  # [events] which of them are new tokens
     live: EventRows  # first of their key and not opted out: these may be outcomes
     new: NewTokens
     sequences: Sequences  # of users with new tokens, exposures or wishes; new tokens in place
@@ -37,13 +37,16 @@ class Absorbed:
 
 
 class Behaviour:
-    """Histories and popularity, with what keeps them clean: keys seen before, and controls."""
+    """Histories, with what keeps them clean: keys seen before, and controls.
 
-    def __init__(self, config: FeatureConfig) -> None:
+    Of all users, or of those of one of `num_owners`, who has as large a part of the memory.
+    """
+
+    def __init__(self, config: FeatureConfig, num_owners: int = 1) -> None:
         self._config = config
+        self._most_bytes = config.max_state_mb * 1e6 / num_owners
         self._is_token = np.array([t in config.target_types for t in config.event_types])
         self.histories = Histories(config.history_length)
-        self.popularity = Popularity(config.half_lives_days)
         self.seen = Seen(config.dedup_ms)
         self.controls = Controls()
 
@@ -58,11 +61,11 @@ class Behaviour:
         forgotten = self.controls.erased_until(events.user, ALWAYS) >= events.ts
         wishers = self._take_wishes(wishes)
         live = first & ~self.controls.opted_out(events.user, events.ts)
-        tokens = events.take(live & ~forgotten & self._is_token[events.type])
+        is_token = live & ~forgotten & self._is_token[events.type]
+        tokens = events.take(is_token)
         rows, exposure_user = self._user_rows(tokens, records)
         users = np.concatenate([rows, exposure_user[exposure_user >= 0], wishers])
         new, sequences = self._merge(tokens, rows, np.unique(users).astype(np.int64))
-        self.popularity.add(tokens.item, tokens.ts)
         user_hash = self.histories.user_hash[sequences.users]
         if wishes.num_rows:
             user = np.repeat(user_hash, np.diff(sequences.start))
@@ -80,9 +83,10 @@ class Behaviour:
             "tokens": len(tokens),
             "others": int((live & ~forgotten).sum()) - len(tokens),
         }
-        return Absorbed(events.take(live), new, sequences, user_hash, exposure_user, counts)
+        live_events = events.take(live)
+        return Absorbed(is_token, live_events, new, sequences, user_hash, exposure_user, counts)
 
-    def settle(self, since_ms: int, watermark_ms: int, other_bytes: int) -> dict[str, int]:
+    def settle(self, since_ms: int, watermark_ms: int, other_bytes: float) -> dict[str, int]:
         """Let go of what is no longer needed; return how many users went by which bound.
 
         `other_bytes` are held elsewhere. Idle users go once the watermark has come from another
@@ -93,8 +97,8 @@ class Behaviour:
         today, idle = watermark_ms // DAY_MS, 0
         if config.user_ttl_days and today > since_ms // DAY_MS:
             idle = histories.drop_idle((today - config.user_ttl_days) * DAY_MS)
-        most = config.max_state_mb * 1e6
-        other_bytes += sum(part.num_bytes for part in (self.popularity, self.seen, self.controls))
+        most = self._most_bytes
+        other_bytes += self.seen.num_bytes + self.controls.num_bytes
         beyond = histories.drop_beyond(max(most - other_bytes, most / 10))
         histories.pack()
         return {"evicted_idle": idle, "evicted_memory": beyond}

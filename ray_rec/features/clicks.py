@@ -29,7 +29,7 @@ def open_exposures(
     sequences: Sequences,
     held_out: Bool,
 ) -> pa.Table:
-    """Return exposures as OPEN_SCHEMA, the items with their `popularity` [N, H].
+    """Return exposures as OPEN_SCHEMA, the shown items with their `popularity` [S, H].
 
     `context` is (first place, length) in the sequences.
     """
@@ -46,9 +46,7 @@ def open_exposures(
         "erased": np.zeros(len(rows), np.bool_),
         **sequences.slices(*context),
         **{f"shown_{name}": list_array(values, offsets) for name, values in shown.items()},
-        "shown_popularity": list_array(
-            popularity[shown["item"]].ravel(), offsets * popularity.shape[1]
-        ),
+        "shown_popularity": list_array(popularity.ravel(), offsets * popularity.shape[1]),
     }
     return table_of(columns, OPEN_SCHEMA)
 

@@ -37,9 +37,10 @@ class Part(ABC):
         return self._tell(whole=self._rewrite)
 
     def restore(self, tables: Sequence[pa.Table]) -> None:
-        """Become what the tables tell, oldest first; the part must be new.
+        """Take in what the tables of one chain tell, oldest first.
 
-        Raises StateError when none is whole. Changes count from here.
+        The part is new, or holds what other owners of users told; then the next is another's.
+        Raises StateError when no table is whole. Changes count from here.
         """
         whole = [n for n, table in enumerate(tables) if is_whole(table)]
         if not whole:

@@ -22,11 +22,11 @@ from ray_rec.features.arrays import (
     UInt64,
     column,
     hash_strings,
-    mix,
     numbers,
 )
 from ray_rec.features.catalogue import Catalogue
 from ray_rec.features.config import OTHER, FeatureConfig
+from ray_rec.features.owners import keys_of
 
 _EVENT_COLUMNS = ("event_id", "user_id", "item_id", "event_type", "ts", "request_id")
 _EXPOSURE_COLUMNS = ("request_id", "user_id", "ts", "policy", "items")
@@ -58,7 +58,7 @@ class EventRows(Rows):
     key: UInt64  # what makes two events the same: hash of (user_id, event_id)
     item: Int32  # catalogue row
     type: AnyArray  # int8 code
-    request: UInt64  # hash of request_id
+    request: UInt64  # the key of the exposure that it names: hash of (user_id, request_id)
     named: Bool  # whether there is a request_id
 
 
@@ -66,7 +66,7 @@ class EventRows(Rows):
 class ExposureRows(Rows):
     """Exposures; n each."""
 
-    key: UInt64  # hash of request_id
+    key: UInt64  # what makes two exposures the same: hash of (user_id, request_id)
     num_items: Int64
     policy: Int64  # place in the configuration's attribution_windows_ms
     closes_ms: Int64  # when the longest attribution window ends
@@ -143,15 +143,15 @@ def read_records(
         [_times(events, 0), shown_times],
     )
     users = _encode(column(exposures, "user_id"))
-    key = hash_strings(column(exposures, "request_id"))
+    common, request = _common(exposures, users), hash_strings(column(exposures, "request_id"))
     policy = _policy_codes(exposures, config)
     longest_ms = np.array(config.attribution_windows_ms).max(axis=1)
     return Records(
         _event_rows(events, event_users, item, config),
         event_users[1],
         ExposureRows(
-            **_common(exposures, users),
-            key=key,
+            **common,
+            key=keys_of(common["user"], request),
             num_items=num_items,
             policy=policy,
             closes_ms=numbers(exposures, "ts") + longest_ms[policy],
@@ -178,10 +178,10 @@ def _event_rows(
     request = column(events, "request_id")
     return EventRows(
         **common,
-        key=mix(common["user"], hash_strings(column(events, "event_id"))),
+        key=keys_of(common["user"], hash_strings(column(events, "event_id"))),
         item=item,
         type=codes[kind],
-        request=hash_strings(request),
+        request=keys_of(common["user"], hash_strings(request)),
         named=request.is_valid().to_numpy(zero_copy_only=False),
     )
 

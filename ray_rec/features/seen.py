@@ -76,7 +76,9 @@ class Seen(Part):
         return table_of({"key": keys, "ts": ts}).replace_schema_metadata(kept_from)
 
     def _load(self, table: pa.Table) -> None:
-        self._told.add(numbers(table, "key"), numbers(table, "ts"))
+        keys, ts = numbers(table, "key"), numbers(table, "ts")
+        kept = ts >= self._kept_from_ms
+        self._told.add(keys[kept], ts[kept])
         self._forget(int(table.schema.metadata[b"kept_from_ms"]))
 
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ray_rec.features.arrays import Bool, Int64, arrow, numbers, table_of
-from ray_rec.features.part import Marks, Part
+from ray_rec.features.part import Marks, Part, is_whole
 
 
 class Waiting(Part):
@@ -18,6 +18,7 @@ class Waiting(Part):
         self.rows = schema.empty_table()
         self._number: Int64 = np.zeros(0, np.int64)  # of each row, ascending
         self._next = self._told = 0  # numbers below `_told` have been told
+        self._first = 0  # what stands for number 0 of the chain that is loaded
         self._gone = Marks()
 
     @property
@@ -57,13 +58,15 @@ class Waiting(Part):
         return table.replace_schema_metadata({"next": str(self._next)})
 
     def _load(self, table: pa.Table) -> None:
-        number = numbers(table, "number")
+        if is_whole(table):
+            self._first = self._next
+        number = self._first + numbers(table, "number")
         new = number >= self._next  # what was told before can only be gone
         self.remove(np.isin(self._number, number[~new]))
         rows = table.filter(pa.array(new)).select(self.rows.column_names)
         self.rows = pa.concat_tables([self.rows, rows.cast(self.rows.schema)])
         self._number = np.append(self._number, number[new])
-        self._next = self._told = int(table.schema.metadata[b"next"])
+        self._next = self._told = self._first + int(table.schema.metadata[b"next"])
         self._gone.clear()
 
 

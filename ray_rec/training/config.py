@@ -23,6 +23,7 @@ _AT_LEAST_ONE = (
     "window_bytes",
     "poll_ms",
     "num_workers",
+    "state_owners",
     "torch_threads",
     "gate_queries",
     "full_every",
@@ -50,6 +51,8 @@ class TrainingConfig:
     idle_after_s: float = 5.0
     """Partitions without a new record for so long do not hold the watermark back."""
     num_workers: int = 1
+    state_owners: int = 1
+    """Processes that users are shared out among; with 1 the state's owner holds them itself."""
     use_gpu: bool = False
     cpus_per_worker: float = 0.5
     cpus_per_read: float = 0.25

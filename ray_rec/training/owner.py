@@ -2,22 +2,26 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ray_rec.config import RunConfig
-from ray_rec.errors import StateError
+from ray_rec.errors import StateError, StateLost
 from ray_rec.events.decode import dead_letters
 from ray_rec.events.schema import DEAD_LETTER
 from ray_rec.features.examples import WindowExamples, assign_steps
+from ray_rec.features.grouped import GroupedState
 from ray_rec.features.state import FeatureState
+from ray_rec.features.users import Chain
 from ray_rec.log.base import Offsets, open_log
 from ray_rec.log.window import Window
 from ray_rec.registry import Registry
 from ray_rec.training.rehearsal import Rehearsal
+from ray_rec.training.user_owners import start_user_owners
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,11 @@ class _Result:
 
 
 class StateOwner:
-    """Holds the FeatureState of a stream; results are kept from the last committed checkpoint on.
+    """Holds the state of a stream; results are kept from the last committed checkpoint on.
 
-    A fresh one knows nothing: `resume` makes it ready, from the registry's snapshots.
+    A fresh one knows nothing: `resume` makes it ready, from the registry's snapshots. With
+    `training.state_owners` above 1 users are with owners of their own; what becomes of one of these
+    becomes of all: this one then knows nothing either.
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -62,7 +68,8 @@ class StateOwner:
         self._log = open_log(config.log)
         self._registry = Registry(config.registry, create=True)
         self._rehearsal = Rehearsal.of(config)
-        self._state: FeatureState | None = None
+        self._user_owners = start_user_owners(config)
+        self._state: FeatureState | GroupedState | None = None
         self._results: dict[int, _Result] = {}
         self._expected: Window | None = None
         self._given: int | None = None
@@ -74,16 +81,36 @@ class StateOwner:
         """
         if self._state is not None and (number in self._results or number == self._state.number):
             return True
-        if number == 0:
-            state = FeatureState(self._config.features)
-        else:
+        segments: Chain | None = None
+        if number > 0:
             snapshot = self._registry.snapshot(number)
             if snapshot is None:
                 return False
-            state = FeatureState.restore(self._config.features, snapshot.segments)
-        self._state, self._given = state, None
-        self._results.clear()
+            segments = snapshot.segments
+        self._forget()
+        self._state = self._restored(segments)
         return True
+
+    def _restored(self, segments: Chain | None) -> FeatureState | GroupedState:
+        features = self._config.features
+        if self._user_owners:
+            return GroupedState(features, self._user_owners, segments)
+        return (
+            FeatureState(features) if segments is None else FeatureState.restore(features, segments)
+        )
+
+    def _forget(self) -> None:
+        self._state = self._given = None
+        self._results.clear()
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Know nothing any more when a part of the state is lost on the way."""
+        try:
+            yield
+        except StateLost:
+            self._forget()
+            raise
 
     def expect(self, window: Window) -> None:
         """Take the plan of the window that the workers ask for next."""
@@ -108,7 +135,8 @@ class StateOwner:
             raise StateError(f"window {window.number} came before the state was restored")
         started = time.perf_counter()
         metrics = self._bury(dead)
-        made = self._state.apply(window, tables)
+        with self._whole():
+            made = self._state.apply(window, tables)
         result = self._make(window, made, self._state)
         metrics["join_s"] = time.perf_counter() - started
         result.side.metrics.update(metrics)
@@ -124,7 +152,9 @@ class StateOwner:
                 counts.update(f"dead_{reason}" for reason in rows["reason"].to_pylist())
         return {reason: float(count) for reason, count in counts.items()}
 
-    def _make(self, window: Window, made: WindowExamples, state: FeatureState) -> _Result:
+    def _make(
+        self, window: Window, made: WindowExamples, state: FeatureState | GroupedState
+    ) -> _Result:
         rows = assign_steps(made.examples, self._config.learner.rows_per_step)
         held_out = rows.filter(rows["held_out"])
         learned = rows.filter(pc.invert(rows["held_out"]))
@@ -164,7 +194,8 @@ class StateOwner:
             return None
         if base is None or base != self._given:
             base = None
-        tables = self._state.snapshot() if base is None else self._state.changes()
+        with self._whole():
+            tables = self._state.snapshot() if base is None else self._state.changes()
         self._given = number
         return Kept(tables, base)
 

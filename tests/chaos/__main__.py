@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.kills import BROKER, KINDS, RAYS, Kill, schedule
+from tests.chaos.kills import BROKER, KINDS, RAYS, USERS, Kill, schedule
 from tests.chaos.shop import configure, fill
 from tests.chaos.stage import Stage
 from tests.chaos.trial import trial
@@ -42,7 +42,8 @@ def main() -> int:
     while len(made) < arguments.kills:
         num_kills = min(arguments.kills_per_trial, arguments.kills - len(made))
         log = logs[trials % len(logs)]
-        done = _trial(rng, num_kills, kafka.Broker if log == "kafka" else None)
+        owners = 1 + trials // len(logs) % 2
+        done = _trial(rng, num_kills, owners, kafka.Broker if log == "kafka" else None)
         made, trials = made + done, trials + 1
         _say(f"{log}: {len(done)} kills, all the same; {done}")
     summary = {
@@ -56,8 +57,10 @@ def main() -> int:
     return 0
 
 
-def _trial(rng: random.Random, num_kills: int, broker_class: Any) -> list[Kill]:
-    everything = (*KINDS, *RAYS, *([] if broker_class is None else [BROKER]))
+def _trial(rng: random.Random, num_kills: int, owners: int, broker_class: Any) -> list[Kill]:
+    everything = [*KINDS, *RAYS]
+    everything += [USERS] if owners > 1 else []
+    everything += [BROKER] if broker_class is not None else []
     kinds = rng.choices(everything, k=num_kills)
     windows = WINDOWS_PER_KILL * (num_kills + 1)
     kills = schedule(rng, kinds, windows - WINDOWS_PER_KILL)
@@ -66,7 +69,8 @@ def _trial(rng: random.Random, num_kills: int, broker_class: Any) -> list[Kill]:
         broker = stack.enter_context(broker_class()) if broker_class is not None else None
         url = f"sqlite:///{folder}/log.db" if broker is None else broker.url
         fill(url, windows)
-        stage = stack.enter_context(Stage(configure(url, folder / "run"), broker))
+        config = configure(url, folder / "run", f"training.state_owners={owners}")
+        stage = stack.enter_context(Stage(config, broker))
         return trial(stage, kills)[1]
 
 

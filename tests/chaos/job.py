@@ -17,6 +17,7 @@ DRIVER = "driver"
 TITLES = {
     "worker": "ray::RayTrainWorker",
     "owner": "ray::StateOwner",
+    "users": "ray::UserOwnerActor",
     "planner": "ray::PlannerActor",
     "reader": "ray::ReadWindowSource",
     "coordinator": "ray::SplitCoordinator",

@@ -14,6 +14,8 @@ from tests.waiting import until
 BROKER = "broker"
 KINDS = (DRIVER, "worker", "owner", "planner", "reader")
 """What may die on every log; on Kafka the broker as well."""
+USERS = "users"
+"""One of several owners of users may die where there are some."""
 RAYS = ("coordinator", "controller")
 """Processes of Ray's that may die as well: what deals out windows, what watches the workers."""
 

@@ -11,7 +11,8 @@ from ray_rec.features.state import FeatureState
 from ray_rec.log.base import open_log
 from ray_rec.log.reading import read_decoded
 from ray_rec.log.window import Window
-from tests.chaos.outcome import Outcome, check_same_state
+from tests.chaos.outcome import Outcome
+from tests.features.builders import check_same_state
 
 
 @dataclass(frozen=True)

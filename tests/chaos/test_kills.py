@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.kills import BROKER, KINDS, schedule
+from tests.chaos.kills import BROKER, KINDS, USERS, schedule
 from tests.chaos.outcome import check_close
 from tests.chaos.shop import configure, fill
 from tests.chaos.stage import Stage
 from tests.chaos.trial import trial
+from tests.features.builders import check_same_state
 
 pytestmark = pytest.mark.ray
 
@@ -43,6 +44,20 @@ def test_each_kind_of_kill_on_sqlite_with_one_worker_and_two(
         disturbed, made = stage.repeat(two, more)
         assert made == more
         check_close(disturbed, calm, tolerance=1e-12)
+
+
+def test_an_owner_of_users_dies_alone_and_with_the_owner_of_the_state(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    fill(sqlite_url, WINDOWS)
+    config = configure(sqlite_url, tmp_path / "run", "training.state_owners=3")
+    kills = schedule(random.Random(4), (USERS, USERS, "owner", "worker"), BEFORE)
+    with Stage(config) as stage:
+        calm, made = trial(stage, kills)
+        assert made == kills
+        alone, _ = stage.repeat(configure(sqlite_url, tmp_path / "run"))
+        assert (alone.plans, alone.facts) == (calm.plans, calm.facts)
+        check_same_state(alone.state, calm.state)
 
 
 @pytest.mark.kafka

@@ -69,6 +69,35 @@ def same(one: pa.Table, other: pa.Table) -> bool:
     return metadata and repr(one.to_pydict()) == repr(other.to_pydict())
 
 
+_ORDER = {
+    "progress": ("topic", "partition"),
+    "histories": ("user",),
+    "seen_events": ("key", "ts"),
+    "seen_exposures": ("key", "ts"),
+    "controls": ("user", "ts", "action"),
+    "open_exposures": ("partition", "offset"),
+    "outcomes": ("user", "item", "ts", "type"),
+}
+
+
+def check_same_state(one: FeatureState, other: FeatureState) -> None:
+    """Fail unless both hold the same; users and what waits may stand in another order."""
+    assert one.totals == other.totals
+    ours, theirs = one.snapshot(), other.snapshot()
+    assert ours.keys() == theirs.keys()
+    for name, table in ours.items():
+        assert same(_in_order(name, table), _in_order(name, theirs[name])), name
+
+
+def _in_order(name: str, table: pa.Table) -> pa.Table:
+    """Return the rows in an order of their own, without the numbers of their first one."""
+    if name not in _ORDER:
+        return table
+    order: list[Any] = [(key, "ascending") for key in _ORDER[name]]
+    columns = [column for column in table.column_names if column != "number"]
+    return table.sort_by(order).select(columns).replace_schema_metadata(None)
+
+
 class Stream:
     """A state with windows counted on and offsets given by order of arrival."""
 

@@ -1,0 +1,131 @@
+"""What all users share: catalogue, popularity, watermark, and how far the log has been applied.
+
+A window passes through it twice: before its users' owners apply it, since they need its items,
+times and popularity; and after, when it counts what they found to be new.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from ray_rec.events.schema import CONTROLS, EVENTS, EXPOSURES, ITEMS
+from ray_rec.features.arrays import Bool, Float32
+from ray_rec.features.catalogue import Catalogue
+from ray_rec.features.config import FeatureConfig
+from ray_rec.features.examples import WindowExamples
+from ray_rec.features.part import Part
+from ray_rec.features.popularity import Popularity
+from ray_rec.features.progress import Progress
+from ray_rec.features.records import Records, read_records, topic_table
+from ray_rec.features.users import Chain, Gained, Share
+from ray_rec.features.watermark import Watermark
+
+
+class WindowPlan(Protocol):
+    """What the state reads of a window; `ray_rec.log.window.Window` is one."""
+
+    @property
+    def number(self) -> int:
+        """Place in the sequence of windows, from 0."""
+
+    @property
+    def ranges(self) -> Mapping[str, Mapping[int, tuple[int, int]]]:
+        """Offsets [start, end) by topic and partition."""
+
+    @property
+    def idle(self) -> Collection[tuple[str, int]]:
+        """(topic, partition) pairs that the watermark does not wait for."""
+
+    @property
+    def advance_to_ms(self) -> int | None:
+        """A time that the watermark moves on to at least."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A window half applied: `share` is what it brings to all users; the rest as its examples."""
+
+    share: Share
+    items: pa.Table
+    popularity: Float32
+    at_ms: int
+
+
+class Shared:
+    """The parts of the state that are nobody's alone; see FeatureState for what they are."""
+
+    def __init__(self, config: FeatureConfig) -> None:
+        self._config = config
+        self.progress = Progress(config)
+        self.catalogue = Catalogue()
+        self.popularity = Popularity(config.half_lives_days)
+        self.watermark = Watermark(config.lateness_ms)
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The components by the names of their tables."""
+        return {
+            "progress": self.progress,
+            "catalogue": self.catalogue,
+            "popularity": self.popularity,
+            "watermark": self.watermark,
+        }
+
+    @property
+    def num_bytes(self) -> int:
+        """What is held, about, by its content."""
+        return sum(part.num_bytes for part in self.parts.values())
+
+    def begin(self, window: WindowPlan, tables: Mapping[str, pa.Table]) -> Begun:
+        """Take the items and times of the next window; `finish` must follow.
+
+        Raises StateError, before anything changes, when it is not the next one or goes back.
+        """
+        self.progress.check(window.number, window.ranges)
+        known, since_ms = len(self.catalogue), self.watermark.value_ms
+        changed = self.catalogue.apply(topic_table(tables, ITEMS))
+        records = read_records(tables, self.catalogue, self._config)
+        self.popularity.grow(len(self.catalogue))
+        popularity = self.popularity.features()
+        share = Share(
+            records=records,
+            wishes=topic_table(tables, CONTROLS),
+            shown_popularity=popularity[records.shown["item"]],
+            since_ms=since_ms,
+            until_ms=self._advance(window, records),
+            shared_bytes=self.num_bytes,
+        )
+        items = np.union1d(changed, np.arange(known, len(self.catalogue))).astype(np.int32)
+        listed = self.catalogue.window_items(items)
+        return Begun(share, listed, popularity, self.popularity.latest_ms)
+
+    def finish(self, window: WindowPlan, begun: Begun, gained: Gained) -> WindowExamples:
+        """Count what the window gave to the users; return what is to be learned."""
+        self.count(begun.share.records, gained.is_token)
+        self.progress.advance(window.ranges, gained.counts)
+        return WindowExamples(
+            number=window.number,
+            examples=gained.examples,
+            items=begun.items,
+            popularity=begun.popularity,
+            at_ms=begun.at_ms,
+            counts=gained.counts,
+        )
+
+    def count(self, records: Records, is_token: Bool) -> None:
+        """Let new tokens count as popularity, in the order of the log: sums depend on it."""
+        events = records.events
+        self.popularity.add(events.item[is_token], events.ts[is_token])
+
+    def _advance(self, window: WindowPlan, records: Records) -> int:
+        for topic, rows in ((EVENTS, records.events), (EXPOSURES, records.exposures)):
+            self.watermark.observe(topic, rows.partition, rows.ts)
+        return self.watermark.advance(window.idle, window.advance_to_ms)
+
+    def restore(self, chain: Chain) -> None:
+        """Become what the tables tell; it must be new. Raises StateError when it cannot."""
+        for name, part in self.parts.items():
+            part.restore([tables[name] for tables in chain])
