@@ -61,6 +61,9 @@ class StateOwner:
     A fresh one knows nothing: `resume` makes it ready, from the registry's snapshots. With
     `training.state_owners` above 1 users are with owners of their own; what becomes of one of these
     becomes of all: this one then knows nothing either.
+
+    Attributes:
+        user_owners: the actors that hold the users; none when this one does.
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -68,7 +71,7 @@ class StateOwner:
         self._log = open_log(config.log)
         self._registry = Registry(config.registry, create=True)
         self._rehearsal = Rehearsal.of(config)
-        self._user_owners = start_user_owners(config)
+        self.user_owners = start_user_owners(config)
         self._state: FeatureState | GroupedState | None = None
         self._results: dict[int, _Result] = {}
         self._expected: Window | None = None
@@ -93,8 +96,8 @@ class StateOwner:
 
     def _restored(self, segments: Chain | None) -> FeatureState | GroupedState:
         features = self._config.features
-        if self._user_owners:
-            return GroupedState(features, self._user_owners, segments)
+        if self.user_owners:
+            return GroupedState(features, self.user_owners, segments)
         return (
             FeatureState(features) if segments is None else FeatureState.restore(features, segments)
         )

@@ -14,11 +14,10 @@ from ray.exceptions import RayError
 from ray_rec.config import RunConfig
 from ray_rec.errors import StateError, StateLost
 from ray_rec.features.config import FeatureConfig
-from ray_rec.features.grouped import UserOwner
 from ray_rec.features.users import Chain, Gained, Share, UserState, tables_of
 
 _RESTORE_RETRIES = 3
-"""Times that giving an owner its users is tried anew if it dies of it; nothing else may be."""
+"""Times that giving an owner its users is tried anew if it dies; nothing else may be."""
 
 
 class UserOwnerActor:
@@ -47,21 +46,24 @@ class UserOwnerActor:
         return self._users
 
 
-class _Remote:
-    """A UserOwner that is an actor. Its calls raise StateLost when it, or what it held, is gone."""
+class RemoteOwner:
+    """A UserOwner that is an `actor`. Its calls raise StateLost when what it held is gone."""
 
     def __init__(self, actor: Any, name: str) -> None:
-        self._actor, self._name = actor, name
+        self.actor, self._name = actor, name
 
     def restore(self, chains: Sequence[Chain], watermark_ms: int) -> Callable[[], None]:
-        restoring = self._actor.restore.options(max_task_retries=_RESTORE_RETRIES)
+        """Begin to; tried anew if the actor dies of it, as it holds nothing before."""
+        restoring = self.actor.restore.options(max_task_retries=_RESTORE_RETRIES)
         return self._later(restoring.remote(chains, watermark_ms))
 
     def apply(self, share: Share) -> Callable[[], Gained]:
-        return self._later(self._actor.apply.remote(share))
+        """Begin to; once and no more."""
+        return self._later(self.actor.apply.remote(share))
 
     def tell(self, whole: bool) -> Callable[[], dict[str, pa.Table]]:
-        return self._later(self._actor.tell.remote(whole))
+        """Begin to; once and no more, as changes are told once."""
+        return self._later(self.actor.tell.remote(whole))
 
     def _later(self, result: Any) -> Callable[[], Any]:
         def wait() -> Any:
@@ -75,13 +77,13 @@ class _Remote:
         return wait
 
 
-def start_user_owners(config: RunConfig) -> list[UserOwner]:
+def start_user_owners(config: RunConfig) -> list[RemoteOwner]:
     """Return fresh owners of users, none when the state's owner is to hold all itself."""
     num = config.training.state_owners
     if num == 1:
         return []
     actor: Any = ray.remote(num_cpus=0, max_restarts=-1)(UserOwnerActor)
     return [
-        _Remote(actor.remote(config.features, num), f"owner {n} of {num} of the users")
+        RemoteOwner(actor.remote(config.features, num), f"owner {n} of {num} of the users")
         for n in range(num)
     ]
