@@ -8,7 +8,7 @@ first_events AS (  -- a duplicate has no effect
 ),
 first_exposures AS (
     SELECT * FROM exposures WHERE len(items) > 0
-    QUALIFY row_number() OVER (PARTITION BY request_id ORDER BY partition, "offset") = 1
+    QUALIFY row_number() OVER (PARTITION BY user_id, request_id ORDER BY partition, "offset") = 1
 ),
 shown AS (  -- one row a place
     SELECT * EXCLUDE items, generate_subscripts(items, 1) AS place, unnest(items).item_id AS item_id

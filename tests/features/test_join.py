@@ -142,6 +142,23 @@ def test_a_duplicate_exposure_has_no_effect(stream):
     assert stream.window(exposure("r", "u", T0, ["a"])).counts["exposure_duplicates"] == 1
 
 
+def test_one_request_id_of_two_users_is_two_exposures(stream):
+    again = stream.window(
+        exposure("r", "u", T0, ["a"]),
+        exposure("r", "v", T0, ["a"]),
+        event("v", "a", T0 + 1, "click", request_id="r"),
+    )
+    assert again.counts["exposure_duplicates"] == 0
+    assert close(stream) == {0: ([], shown(a=0)), 1: ([], shown(a=CLICK))}
+
+
+def test_a_late_outcome_that_names_the_request_of_another_user_corrects_nothing(stream):
+    stream.window(exposure("r", "u", T0, ["a"]))
+    close(stream, T0 + 200)
+    late = stream.window(event("v", "a", T0 + 50, "click", request_id="r"))
+    assert (late.counts["late"], late.counts["late_outcomes"]) == (1, 0)
+
+
 def test_a_late_outcome_is_counted_and_changes_nothing(stream):
     stream.window(exposure("r", "u", T0, ["a"]))
     assert close(stream, T0 + 200) == {0: ([], shown(a=0))}
