@@ -25,16 +25,29 @@ def mean_by_user(values: AnyArray, users: AnyArray, seed: int = 0) -> list[Estim
 
     Columns share their resamples: give differences of paired values as columns of their own.
     """
+    return ratios_by_user(values, np.ones_like(values, np.float64), users, seed)
+
+
+def ratios_by_user(
+    over: AnyArray, under: AnyArray, users: AnyArray, seed: int = 0
+) -> list[Estimate]:
+    """Return sum(over) / sum(under) of each column [n, K], users [n] resampled.
+
+    Columns share their resamples. Where the lower sum is 0 there is no ratio: NaN, and resamples
+    in which that happens are left out of the interval.
+
+    Source: percentile bootstrap of clusters, Efron and Tibshirani 1993, Davison and Hinkley 1997.
+    """
     code = np.unique(users, return_inverse=True)[1]
     num_users = int(code.max(initial=-1)) + 1
-    rows = np.bincount(code, minlength=num_users).astype(np.float64)
-    sums = np.stack([np.bincount(code, v, num_users) for v in values.T.astype(np.float64)], axis=1)
+    upper, lower = _sums(over, code, num_users), _sums(under, code, num_users)
     generator = np.random.default_rng(seed)
-    means = np.empty((SAMPLES, values.shape[1]))
+    ratios = np.empty((SAMPLES, over.shape[1]))
     for sample in range(SAMPLES):
         times = _resample(generator, num_users)
-        means[sample] = (times @ sums) / (times @ rows)
-    return [_estimate(*pair) for pair in zip(values.mean(axis=0), means.T, strict=True)]
+        ratios[sample] = _ratio(times @ upper, times @ lower)
+    whole = _ratio(upper.sum(axis=0), lower.sum(axis=0))
+    return [_estimate(*pair) for pair in zip(whole, ratios.T, strict=True)]
 
 
 def auc_by_user(
@@ -59,6 +72,16 @@ def auc_by_user(
     return [
         _estimate(v, np.array(s)) for v, s in zip(whole, zip(*samples, strict=True), strict=True)
     ]
+
+
+def _sums(values: AnyArray, code: Int64, num_users: int) -> Float64:
+    """Return the sum of each column by user, [U, K]."""
+    columns = values.T.astype(np.float64)
+    return np.stack([np.bincount(code, column, num_users) for column in columns], axis=1)
+
+
+def _ratio(over: Float64, under: Float64) -> Float64:
+    return np.divide(over, under, out=np.full_like(over, np.nan), where=under != 0)
 
 
 def _resample(generator: np.random.Generator, num_users: int) -> Float64:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ray_rec.features.arrays import AnyArray, Float64, Int64
+from ray_rec.errors import DataError
+from ray_rec.features.arrays import AnyArray, Float64, Int64, first_of_groups
 
 _EPSILON = 1e-7  # float32 probabilities of 0 and 1 would cost infinitely much
 
@@ -88,20 +89,33 @@ def sorted_auc(labels: AnyArray, scores: AnyArray, weights: AnyArray | None = No
 
 
 def user_auc(labels: AnyArray, scores: AnyArray, users: AnyArray) -> float:
-    """Return the mean AUC over users who have both outcomes, each user counting once."""
+    """Return the mean AUC over users who have both outcomes, each user counting once.
+
+    NaN where no user has both.
+    """
     order = np.lexsort((scores, users))
     labels, scores, users = labels[order], scores[order], users[order]
-    bounds = np.append(np.flatnonzero(np.append(True, users[1:] != users[:-1])), len(users))
-    areas = [
-        sorted_auc(labels[low:high], scores[low:high])
-        for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
-    ]
-    known = [area for area in areas if not np.isnan(area)]
-    return float(np.mean(known)) if known else float("nan")
+    first = first_of_groups(users, scores)
+    if not len(first):
+        return float("nan")
+    positive = np.add.reduceat(labels.astype(np.float64), first)
+    negative = np.add.reduceat(1.0 - labels, first)
+    user = first_of_groups(users[first])
+    below = np.cumsum(negative) - negative
+    below -= np.repeat(below[user], np.diff(user, append=len(first)))
+    won = np.add.reduceat(positive * (below + 0.5 * negative), user)
+    pairs = np.add.reduceat(positive, user) * np.add.reduceat(negative, user)
+    both = pairs > 0
+    return float((won[both] / pairs[both]).mean()) if both.any() else float("nan")
 
 
 def log_loss(labels: AnyArray, probabilities: AnyArray) -> float:
-    """Return the mean of -log likelihood of 0/1 labels, natural logarithm."""
+    """Return the mean of -log likelihood of 0/1 labels, natural logarithm.
+
+    Raises:
+        DataError: no rows, or what are no probabilities.
+    """
+    _check(labels, probabilities)
     p = np.clip(probabilities.astype(np.float64), _EPSILON, 1 - _EPSILON)
     return float(-np.mean(np.where(labels > 0, np.log(p), np.log1p(-p))))
 
@@ -121,10 +135,30 @@ class Calibration(NamedTuple):
 
 
 def calibration(labels: AnyArray, probabilities: AnyArray, bins: int = 15) -> Calibration:
-    """Return predicted against observed rates in bins of equal width."""
+    """Return predicted against observed rates in bins of equal width, the points of a curve.
+
+    Raises:
+        DataError: no rows, or what are no probabilities.
+    """
+    _check(labels, probabilities)
     place = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
     rows = np.bincount(place, minlength=bins)
     used = rows > 0
     predicted = np.bincount(place, weights=probabilities, minlength=bins)[used] / rows[used]
     observed = np.bincount(place, weights=labels, minlength=bins)[used] / rows[used]
     return Calibration(predicted, observed, rows[used])
+
+
+def _check(labels: AnyArray, probabilities: AnyArray) -> None:
+    if not len(labels) or len(labels) != len(probabilities):
+        raise DataError(
+            f"{len(labels)} labels and {len(probabilities)} predictions; "
+            "give one prediction for each label, and at least one"
+        )
+    wrong = ~((probabilities >= 0) & (probabilities <= 1))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise DataError(
+            f"prediction {row} is {probabilities[row]}, which is no probability from 0 to 1; "
+            "a model that diverged gives NaN, one without a sigmoid gives scores"
+        )

@@ -6,6 +6,7 @@ import numpy as np
 
 from ray_rec.config import RunConfig
 from ray_rec.evaluation.bootstrap import Estimate, auc_by_user, mean_by_user
+from ray_rec.evaluation.buckets import BUCKETS, bucket
 from ray_rec.evaluation.clicks import Judged
 from ray_rec.evaluation.ledger import Ledger, Ranked
 from ray_rec.evaluation.metrics import (
@@ -19,8 +20,6 @@ from ray_rec.features.arrays import AnyArray, Bool, Float64
 
 BASELINE = "popularity"
 PRIOR = "item-prior"
-BUCKETS = (("0", 0, 0), ("1-5", 1, 5), ("6-20", 6, 20), (">20", 21, None))
-"""Targets by how often they had been taken before their window: name, least, most."""
 
 Plain = dict[str, Any]
 
@@ -90,8 +89,9 @@ def _recall(ranked: Ranked, cutoff: int, seed: int) -> Plain:
 def _buckets(ranked: Ranked, cutoff: int, seed: int) -> Plain:
     """Return the share of targets found among the first, by how often they had been seen."""
     out: Plain = {}
-    for name, least, most in BUCKETS:
-        rows = (ranked.seen >= least) & (ranked.seen <= (np.inf if most is None else most))
+    place = bucket(ranked.seen)
+    for number, name in enumerate(BUCKETS):
+        rows = place == number
         out[name] = {"targets": int(rows.sum())}
         if rows.any():
             found = np.stack([r[rows] <= cutoff for r in ranked.ranks.values()], axis=1)

@@ -2,12 +2,14 @@
 
 from fractions import Fraction
 from math import log, log2
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ray_rec.errors import DataError
 from ray_rec.evaluation.metrics import (
     auc,
     calibration,
@@ -67,6 +69,21 @@ def test_auc_by_user_ignores_who_has_one_outcome() -> None:
     labels = np.array([1, 0, 0, 0, 1, 1])
     scores = np.array([0.5, 0.1, 0.9, 0.2, 0.3, 0.9])
     assert user_auc(labels, scores, users) == float(Fraction(1, 2) + 1) / 2
+    assert np.isnan(user_auc(labels[4:], scores[4:], users[4:]))
+    assert np.isnan(user_auc(*[np.zeros(0)] * 3))
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.booleans(), st.integers(0, 3)), min_size=1, max_size=40
+    )
+)
+def test_auc_by_user_is_the_mean_of_each_alone(rows: list[tuple[int, bool, int]]) -> None:
+    users, labels, scores = (np.array(column, int) for column in zip(*rows, strict=True))
+    alone = [auc(labels[users == user], scores[users == user]) for user in np.unique(users)]
+    known = [area for area in alone if not np.isnan(area)]
+    got = user_auc(labels, scores, users)
+    assert got == pytest.approx(np.mean(known)) if known else np.isnan(got)
 
 
 def test_log_loss_and_calibration() -> None:
@@ -76,6 +93,25 @@ def test_log_loss_and_calibration() -> None:
     # [0, .5): one row, .2 against 0; [.5, 1]: three rows, 2.3/3 against 1.
     assert bins.rows.tolist() == [1, 3]
     assert bins.error == pytest.approx((0.2 * 1 + (1 - 2.3 / 3) * 3) / 4)
+    assert bins.predicted.tolist() == pytest.approx([0.2, 2.3 / 3])
+    assert bins.observed.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("metric", [log_loss, calibration])
+@pytest.mark.parametrize(
+    ("probabilities", "message"),
+    [
+        ([0.5, np.nan], "prediction 1 is nan"),
+        ([0.5, 1.2], "prediction 1 is 1.2"),
+        ([-0.1, 0.5], "prediction 0 is -0.1"),
+        ([0.5], "2 labels and 1 predictions"),
+    ],
+)
+def test_what_is_no_probability(metric: Any, probabilities: list[float], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        metric(np.array([0, 1]), np.array(probabilities))
+    with pytest.raises(DataError, match="at least one"):
+        metric(np.zeros(0), np.zeros(0))
 
 
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=12), st.data())
