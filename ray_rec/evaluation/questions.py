@@ -4,7 +4,8 @@ Both come from the window's example rows, so duplicates, wishes and types are de
 learning, and a query's context holds nothing of its own time or later.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Self
 
 import numpy as np
@@ -34,6 +35,16 @@ class Interactions:
         ):
             earlier[query] = np.searchsorted(self.ts[start:end], at)
         return np.repeat(np.arange(len(users)), earlier), ragged_ranges(low, earlier)
+
+
+def joined(parts: Sequence[Interactions]) -> Interactions:
+    """Return all parts as one; what is equal in user and time stays in the order of the parts."""
+    names = [f.name for f in fields(Interactions)]
+    if not parts:
+        return Interactions(*(np.zeros(0, np.int64) for _ in names))
+    user, item, ts = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+    order = np.lexsort((ts, user))
+    return Interactions(user[order], item[order], ts[order])
 
 
 @dataclass(frozen=True)
