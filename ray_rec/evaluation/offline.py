@@ -18,7 +18,11 @@ Progress = Callable[[str, int, int], None]
 
 
 def judge(
-    split: Split, rankers: Iterable[Ranker], repeats: bool = False, progress: Progress | None = None
+    split: Split,
+    rankers: Iterable[Ranker],
+    repeats: bool = False,
+    most: int = 0,
+    progress: Progress | None = None,
 ) -> Ranked:
     """Fit each ranker once and rank every target among all N items, equal scores counting half.
 
@@ -27,12 +31,13 @@ def judge(
         rankers: new ones; each learns the training part in one window.
         repeats: whether what a user took before may come again. If not, it is ranked last, and an
             event that repeats is no target.
+        most: at most so many targets, chosen by a stable hash; 0: all.
         progress: told how far it is.
 
     Raises:
         DataError: no target is left.
     """
-    split = split if repeats else split.without_repeats()
+    split = (split if repeats else split.without_repeats()).sampled(most)
     queries, training = split.queries(), split.training()
     ranks = {}
     for ranker in rankers:

@@ -24,6 +24,11 @@ class Interactions:
     user: Int64  # code, dense from 0 in order of first sight
     item: Int64  # catalogue row
     ts: Int64  # ms
+    type: AnyArray  # int8 codes of `FeatureConfig.event_types`
+
+    def take(self, places: AnyArray) -> Self:
+        """Return what is at places, in their order."""
+        return type(self)(*(getattr(self, f.name)[places] for f in fields(self)))
 
     def before(self, users: Int64, at_ms: Int64) -> tuple[Int64, Int64]:
         """Return (query, place) of all that each user [Q] had done strictly before a time [Q]."""
@@ -40,11 +45,10 @@ class Interactions:
 def joined(parts: Sequence[Interactions]) -> Interactions:
     """Return all parts as one; what is equal in user and time stays in the order of the parts."""
     names = [f.name for f in fields(Interactions)]
-    if not parts:
-        return Interactions(*(np.zeros(0, np.int64) for _ in names))
-    user, item, ts = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
-    order = np.lexsort((ts, user))
-    return Interactions(user[order], item[order], ts[order])
+    whole = Interactions(
+        *(np.concatenate([np.zeros(0, int), *(getattr(p, n) for p in parts)]) for n in names)
+    )
+    return whole.take(np.lexsort((whole.ts, whole.user)))
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,8 @@ def questions(
 def _interactions(batch: Batch, user: Int64) -> Interactions:
     who, when = user[batch.target_query], batch.query_ts[batch.target_query]
     order = np.lexsort((when, who))
-    return Interactions(who[order], batch.target_item[order], when[order])
+    done = Interactions(who, batch.target_item, when, batch.target_type)
+    return done.take(order)
 
 
 def _sample(batch: Batch, most: int) -> Int64:

@@ -42,39 +42,53 @@ def write_report(report: Plain, folder: Path) -> Plain:
 
     What is not a number (no such pairs, too few users) is null in JSON and a dash in HTML.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    data, page = folder / "backtest.json", folder / "backtest.html"
+    return headline(report) | write_files(report, html(report), folder / "backtest")
+
+
+def write_files(report: Plain, text: str, stem: Path) -> Plain:
+    """Write stem.json and stem.html; return where they are."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    data, page = stem.with_suffix(".json"), stem.with_suffix(".html")
     data.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-    page.write_text(html(report), encoding="utf-8")
-    return headline(report) | {"json": str(data), "html": str(page)}
+    page.write_text(text, encoding="utf-8")
+    return {"json": str(data), "html": str(page)}
+
+
+def recall_headline(report: Plain) -> Plain:
+    """Return the ranking metrics by ranker, rounded as one would quote them."""
+    return {
+        ranker: {metric: round(estimate["value"], 4) for metric, estimate in metrics.items()}
+        for ranker, metrics in report["recall"].items()
+    }
 
 
 def headline(report: Plain) -> Plain:
     """Return the values that one would quote."""
-    recall = {
-        ranker: {metric: round(estimate["value"], 4) for metric, estimate in metrics.items()}
-        for ranker, metrics in report["recall"].items()
-    }
     clicks = {
         outcome: {name: round(value["value"], 4) for name, value in found["auc"].items()}
         for outcome, found in report["clicks"].items()
     }
     return {
         "queries": report["queries"],
-        "recall": recall,
+        "recall": recall_headline(report),
         "click_auc": clicks,
         "duration_s": report["duration_s"],
     }
 
 
 def html(report: Plain) -> str:
-    """Return the page: self-contained, readable without scripts or a network."""
-    sections = [_about(report), *_recall(report), *_clicks(report), *_provenance(report)]
+    """Return the page of a backtest."""
+    sections = [_about(report), *comparison(report), _curves(report), *_clicks(report)]
+    return page("Backtest", [*sections, provenance(report)])
+
+
+def page(title: str, sections: Iterable[str]) -> str:
+    """Return a page: self-contained, readable without scripts or a network."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>ray_rec backtest</title><style>{_STYLE}</style></head>"
-        f"<body><h1>Backtest</h1>{''.join(sections)}</body></html>\n"
+        f"<title>ray_rec: {title}</title><style>{_STYLE}</style></head>"
+        f"<body><h1>{title}</h1>{''.join(sections)}</body></html>\n"
     )
 
 
@@ -94,7 +108,8 @@ def _about(report: Plain) -> str:
     return f'<p class="about">{escape(text)}</p>'
 
 
-def _recall(report: Plain) -> Iterable[str]:
+def comparison(report: Plain) -> Iterable[str]:
+    """Yield the tables of rankers: metrics, what they have above popularity, by times seen."""
     model, metrics = report["model"], list(next(iter(report["recall"].values())))
     rows = [
         (ranker, [_estimate(found[metric]) for metric in metrics])
@@ -107,10 +122,14 @@ def _recall(report: Plain) -> Iterable[str]:
     ]
     yield "<h2>Above popularity, on the same queries</h2>" + _table(["", *metrics], rows, model)
     yield _buckets(report)
+
+
+def _curves(report: Plain) -> str:
     curves = [
-        lines(metric, "window", _series(report["windows"], "recall", metric)) for metric in metrics
+        lines(metric, "window", _series(report["windows"], "recall", metric))
+        for metric in next(iter(report["recall"].values()))
     ]
-    yield f'<h2>Window by window</h2><div class="charts">{"".join(curves)}</div>'
+    return f'<h2>Window by window</h2><div class="charts">{"".join(curves)}</div>'
 
 
 def _buckets(report: Plain) -> str:
@@ -177,11 +196,12 @@ def _clicks(report: Plain) -> Iterable[str]:
         )
 
 
-def _provenance(report: Plain) -> Iterable[str]:
+def provenance(report: Plain) -> str:
+    """Return what the report was made from."""
     names = ("commit", "seed", "machine", "duration_s", "stages_s", "options", "data", "config")
     facts = {name: report[name] for name in names}
     text = msgspec.json.format(msgspec.json.encode(facts), indent=2).decode()
-    yield f"<h2>Made from</h2><pre>{escape(text)}</pre>"
+    return f"<h2>Made from</h2><pre>{escape(text)}</pre>"
 
 
 def _series(windows: list[Plain], kind: str, metric: str) -> dict[str, list[tuple[float, float]]]:

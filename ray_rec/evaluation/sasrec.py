@@ -221,7 +221,7 @@ def sequences(done: Interactions, most: int) -> list[Int64]:
     is no sequence.
 
     >>> ids = np.array([7, 7, 7, 7, 8])
-    >>> done = Interactions(ids, np.arange(5), np.arange(5))
+    >>> done = Interactions(ids, np.arange(5), np.arange(5), np.zeros(5, int))
     >>> [piece.tolist() for piece in sequences(done, 3)]
     [[1, 2, 3], [0, 1]]
     """

@@ -11,90 +11,30 @@ comes next. Splits by time let nothing be known that shares the time of a questi
 told to take that order for the true one (`same_time`), as papers do with stamps of whole days.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from ray_rec.errors import ConfigError, DataError
 from ray_rec.evaluation.questions import Interactions, Queries
+from ray_rec.evaluation.tables import Events
 from ray_rec.features.arrays import (
     AnyArray,
     Bool,
     Int64,
-    UInt64,
-    column,
     first_of_groups,
-    hash_strings,
     mix,
-    numbers,
     segment_search,
     starts_of,
 )
-from ray_rec.features.config import FeatureConfig
 from ray_rec.features.histories import History
-from ray_rec.features.index import Index
 
 HELD_ITEMS = 0.1
 FEWEST_EVENTS = 3
 """A user with fewer has no last event to be asked for, only behaviour to learn from."""
 
 _SHIFT = 32  # a user and an item in one int64
-
-
-@dataclass(frozen=True)
-class Events:
-    """n events ordered by (user, ts, hash of user and item); codes are dense from 0."""
-
-    user: Int64
-    item: Int64
-    ts: Int64  # ms
-    type: AnyArray  # int8 codes of `FeatureConfig.event_types`
-    item_ids: list[str]  # [N], the catalogue: those of `items` first
-    item_hash: UInt64  # [N], stable over processes and tables
-
-    def __len__(self) -> int:
-        """Return n."""
-        return len(self.user)
-
-    @classmethod
-    def of(
-        cls, table: pa.Table, items: list[str] | None = None, config: FeatureConfig | None = None
-    ) -> Self:
-        """Return the rows of a table with user_id, item_id, event_type and ts (ms).
-
-        Args:
-            table: ids of any type; rows without an item are left out.
-            items: ids of the catalogue, where it is known; items without events can be ranked too.
-            config: gives event types their codes; its `target_types` are taken, the others not.
-
-        Raises:
-            DataError: no row is left.
-        """
-        config = config or FeatureConfig()
-        usable = pc.and_(
-            pc.is_in(table["event_type"].cast(pa.string()), pa.array(config.target_types)),
-            pc.is_valid(table["item_id"]),
-        )
-        rows = table.filter(usable)
-        if not rows.num_rows:
-            raise DataError(_nothing(table, config))
-        users, catalogue = column(rows, "user_id").cast("string"), Index(list(items or ()))
-        item = catalogue.rows(column(rows, "item_id").cast("string"), add=True).astype(np.int64)
-        user = Index().rows(users, add=True).astype(np.int64)
-        ids = [str(name) for name in catalogue.ids]
-        item_hash = hash_strings(pa.array(ids, pa.string()))
-        ts = numbers(rows, "ts").astype(np.int64)
-        order = np.lexsort((mix(hash_strings(users), item_hash[item]), ts, user))
-        names = column(rows, "event_type").cast("string").to_pylist()
-        code = np.array([config.type_codes[name] for name in names], np.int8)
-        return cls(user[order], item[order], ts[order], code[order], ids, item_hash)
-
-    def interactions(self, rows: AnyArray) -> Interactions:
-        """Return events as what rankers learn from; `rows` marks or names them, ascending."""
-        return Interactions(self.user[rows], self.item[rows], self.ts[rows])
 
 
 @dataclass(frozen=True)
@@ -108,7 +48,7 @@ class Split:
     events: Events
     train: Bool  # [n]
     known: Bool  # [n]
-    target: Int64  # [T] places of events, ascending
+    target: Int64  # [T] places of events, in the order of their times
     context: Int64  # [T]
 
     def training(self) -> Interactions:
@@ -141,6 +81,15 @@ class Split:
         counts = np.bincount(self.events.item[self.train], minlength=len(self.events.item_ids))
         return counts[self.events.item[self.target]]
 
+    def sampled(self, most: int) -> Self:
+        """Keep at most so many targets, those with the smallest stable hash; 0 keeps all."""
+        if not 0 < most < len(self.target):
+            return self
+        events, target = self.events, self.target
+        key = mix(events.item_hash[events.item[target]], events.user[target], events.ts[target])
+        kept = np.sort(np.argsort(key, kind="stable")[:most])
+        return self._asking(kept)
+
     def without_repeats(self) -> Self:
         """Leave out the targets that their user is known to have taken before.
 
@@ -158,8 +107,10 @@ class Split:
                 "nothing to test: every later event repeats an item of its user; "
                 "let items be recommended again (--repeats)"
             )
-        kept = self.target[~again], self.context[~again]
-        return type(self)(self.events, self.train, self.known, *kept)
+        return self._asking(~again)
+
+    def _asking(self, kept: AnyArray) -> Self:
+        return replace(self, target=self.target[kept], context=self.context[kept])
 
 
 def leave_one_out(events: Events) -> Split:
@@ -180,6 +131,7 @@ def leave_one_out(events: Events) -> Split:
         )
     train = np.ones(len(events), np.bool_)
     train[target] = False
+    target = _by_moment(events, target)
     return Split(events, train, train, target, target)
 
 
@@ -242,7 +194,7 @@ def _by_time(events: Events, known: Bool, options: TimeOptions) -> Split:
             f"nothing to test: no user has events both until and after {cut_ms} ms, the "
             f"{options.quantile} quantile of {len(events)} events; take a longer stretch"
         )
-    target = np.flatnonzero(asked)
+    target = _by_moment(events, np.flatnonzero(asked))
     if options.same_time:
         return Split(events, train, known, target, target)
     start = starts_of(np.bincount(events.user))
@@ -251,10 +203,6 @@ def _by_time(events: Events, known: Bool, options: TimeOptions) -> Split:
     return Split(events, train, known, target, context)
 
 
-def _nothing(table: pa.Table, config: FeatureConfig) -> str:
-    found = sorted(map(str, pc.unique(table["event_type"]).to_pylist()))
-    return (
-        f"nothing to test: none of {table.num_rows} events has an item and one of the types "
-        f"{list(config.target_types)}; found types {found}: name them in features.event_types "
-        "and features.target_types, or take another stretch"
-    )
+def _by_moment(events: Events, target: Int64) -> Int64:
+    """Return targets in the order of their times, so that counts need only ever move on."""
+    return target[np.argsort(events.ts[target], kind="stable")]

@@ -16,7 +16,8 @@ from ray_rec.evaluation.live import LivePopularity
 from ray_rec.evaluation.metrics import ranking
 from ray_rec.evaluation.neighbours import TextKnn
 from ray_rec.evaluation.offline import judge
-from ray_rec.evaluation.splits import Events, Split, TimeOptions, global_time
+from ray_rec.evaluation.splits import Split, TimeOptions, global_time
+from ray_rec.evaluation.tables import Events
 from ray_rec.features.config import TOKEN_TYPES, FeatureConfig
 from ray_rec.model.config import EncoderConfig
 from ray_rec.model.encoder import TextEncoder

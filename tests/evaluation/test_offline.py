@@ -20,7 +20,8 @@ from ray_rec.evaluation.neighbours import TextKnn, UserKnn
 from ray_rec.evaluation.offline import judge
 from ray_rec.evaluation.questions import Interactions, Queries
 from ray_rec.evaluation.sasrec import Average, SasRec, SasRecConfig
-from ray_rec.evaluation.splits import Events, TimeOptions, global_time, item_holdout, leave_one_out
+from ray_rec.evaluation.splits import TimeOptions, global_time, item_holdout, leave_one_out
+from ray_rec.evaluation.tables import Events
 from ray_rec.features.arrays import AnyArray
 from ray_rec.features.config import DAY_MS
 from tests.evaluation.tables import Taken, table
@@ -194,7 +195,7 @@ def test_one_item_has_one_rank() -> None:
 def test_a_ranker_that_learned_nothing_has_scores(name: str) -> None:
     taken = [("ann", "milk", 1), ("ann", "tea", 2)]
     queries = global_time(Events.of(table(taken), ITEMS)).queries()
-    nothing = Interactions(*(np.zeros(0, np.int64) for _ in range(3)))
+    nothing = Interactions(*(np.zeros(0, np.int64) for _ in range(4)))
     ranker = RANKERS[name]()
     ranker.observe(nothing)
     found = ranker.scores(queries)
@@ -242,9 +243,11 @@ def found(ranker: Ranker, split: str) -> float:
     options = TimeOptions(0.45)
     made = {"time": global_time, "items": lambda e, o: item_holdout(e, 0.5, o)}[split]
     judged = judge(made(events, options), [ranker], repeats=True)
-    first = np.append(True, np.diff(judged.user) != 0)
+    first = np.unique(judged.user, return_index=True)[1]
     return float(
-        ranking(judged.ranks[ranker.name], judged.target_query, len(first), 4).hit[first].mean()
+        ranking(judged.ranks[ranker.name], judged.target_query, len(judged.user), 4)
+        .hit[first]
+        .mean()
     )
 
 

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from ray_rec.errors import ConfigError, DataError
 from ray_rec.evaluation.splits import (
-    Events,
     Split,
     TimeOptions,
     global_time,
     item_holdout,
     leave_one_out,
 )
+from ray_rec.evaluation.tables import Events
 from tests.evaluation.tables import Taken, table
 
 PAST_AND_FUTURE = [
@@ -30,7 +30,7 @@ HALF = TimeOptions(quantile=0.5)  # of seven times the fourth: 4
 
 
 def asked(split: Split) -> list[tuple[str, int, list[str]]]:
-    """Return (item, ts, items known before it) of each question, by user and time."""
+    """Return (item, ts, items known before it) of each question, by time."""
     queries, names = split.queries(), split.events.item_ids
     return [
         (names[item], int(ts), [names[known] for known in history.item])
@@ -103,7 +103,7 @@ def test_targets_tell_how_often_their_item_was_learned() -> None:
 def test_repeats_are_left_out_when_they_may_not_be_recommended() -> None:
     split = global_time(Events.of(table(PAST_AND_FUTURE)), HALF).without_repeats()
     assert [item for item, _, _ in asked(split)] == ["tea"]
-    with pytest.raises(DataError, match="every later event repeats .*--repeats"):
+    with pytest.raises(DataError, match=r"every later event repeats .*--repeats"):
         leave_one_out(Events.of(table(PAST_AND_FUTURE))).without_repeats()
 
 
