@@ -33,7 +33,7 @@ def main() -> int:
         max_queries=given.max_queries,
         start=given.start,
         end=given.end,
-        time=TimeOptions(last_only=given.last_only, same_time=given.same_time),
+        time=TimeOptions(given.quantile, last_only=given.last_only, same_time=given.same_time),
     )
     report = run_as_task(
         evaluate, load_config(given.config, overrides), options, progress=_progress
@@ -51,6 +51,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", action="store_true", help="items may be recommended again")
     parser.add_argument("--same-time", action="store_true", help="equal times are in an order")
     parser.add_argument("--last-only", action="store_true", help="one question a user")
+    parser.add_argument("--quantile", type=float, default=0.9, help="share of time learned")
     parser.add_argument("--passes", type=int, default=1, help="how often the hybrid learns the log")
     parser.add_argument("--max-queries", type=int, default=0, help="questions asked (0: all)")
     parser.add_argument("--from", dest="start", metavar="PLACE", help="where to begin")

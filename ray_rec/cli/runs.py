@@ -139,6 +139,9 @@ def evaluate(
     last_only: Annotated[
         bool, typer.Option("--last-only", help="Ask for the last event of each user alone.")
     ] = False,
+    quantile: Annotated[
+        float, typer.Option(help="Share of the events that a split by time learns.")
+    ] = 0.9,
     passes: Annotated[int, typer.Option(min=1, help="How often the hybrid learns the log.")] = 1,
     max_queries: Annotated[int, typer.Option(min=0, help="Questions asked; 0 asks all.")] = 0,
     start: Start = None,
@@ -162,7 +165,7 @@ def evaluate(
         max_queries=max_queries,
         start=start,
         end=end,
-        time=TimeOptions(last_only=last_only, same_time=same_time),
+        time=TimeOptions(quantile, last_only=last_only, same_time=same_time),
     )
     with progress_bars(as_json) as bars:
         report = evaluate(run, options, bars)

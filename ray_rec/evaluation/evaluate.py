@@ -9,12 +9,15 @@ import torch
 from ray_rec.config import RunConfig
 from ray_rec.errors import ConfigError
 from ray_rec.evaluation.backtest import backtest
+from ray_rec.evaluation.click_models import CLICK_MODELS
+from ray_rec.evaluation.click_offline import judge_clicks
 from ray_rec.evaluation.ledger import Ranked
-from ray_rec.evaluation.logged import read_log
+from ray_rec.evaluation.logged import Logged, read_log
 from ray_rec.evaluation.models import MODELS, QUICK, STREAMING, Makings, check_names, make
 from ray_rec.evaluation.offline import Progress, judge
 from ray_rec.evaluation.prequential import MODEL, Clock, Options
 from ray_rec.evaluation.provenance import commit, machine
+from ray_rec.evaluation.shown import read_shown
 from ray_rec.evaluation.splits import (
     HELD_ITEMS,
     Split,
@@ -38,7 +41,8 @@ class EvaluateOptions:
     `repeats` lets items be recommended again to who took them; `passes` is how often the hybrid
     learns its windows; `held_items` is the share that an item hold-out takes away; `max_queries`
     bounds the questions (0: all), chosen by a stable hash; `start` and `end` are places on the log
-    (see `stretch`). Popularity is always among the models: the others are set beside it.
+    (see `stretch`). Popularity is always among the models: the others are set beside it. Click
+    models, of `CLICK_MODELS`, go with `global-time` alone, and need exposures on the log.
     """
 
     protocol: Protocol = "global-time"
@@ -57,10 +61,15 @@ class EvaluateOptions:
         if self.protocol not in get_args(Protocol):
             known = ", ".join(get_args(Protocol))
             raise ConfigError(f"no protocol {self.protocol!r}; known are {known}")
-        check_names(self.models, (MODEL, *STREAMING) if self.is_prequential else MODELS)
+        check_names(self.models, self._known())
         for name, least in (("passes", 1), ("cutoff", 1), ("max_queries", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+
+    def _known(self) -> tuple[str, ...]:
+        if self.is_prequential:
+            return MODEL, *STREAMING
+        return (*MODELS, *CLICK_MODELS) if self.protocol == "global-time" else (*MODELS,)
 
     @property
     def is_prequential(self) -> bool:
@@ -68,9 +77,15 @@ class EvaluateOptions:
         return self.protocol == "prequential"
 
     @property
-    def all_models(self) -> tuple[str, ...]:
-        """The models, popularity among them."""
-        return self.models if BASELINE in self.models else (*self.models, BASELINE)
+    def rankers(self) -> tuple[str, ...]:
+        """The models that rank items, popularity among them."""
+        named = tuple(name for name in self.models if name not in CLICK_MODELS)
+        return named if BASELINE in named else (*named, BASELINE)
+
+    @property
+    def click_models(self) -> tuple[str, ...]:
+        """The models of whether what is shown is taken."""
+        return tuple(name for name in self.models if name in CLICK_MODELS)
 
 
 def evaluate(
@@ -92,11 +107,13 @@ def evaluate(
     with clock.stage("read"), open_log(config.log) as log:
         logged = read_log(log, config, options.start, options.end)
     split = divide(logged.events, options)
-    rankers = make(options.all_models, Makings(config, logged.items, options.passes))
+    rankers = make(options.rankers, Makings(config, logged.items, options.passes))
     with clock.stage("fit and rank"):
         judged = judge(split, rankers, options.repeats, options.max_queries, progress)
     with clock.stage("summary"):
         found = _described(split, judged, options, config.learner.seed)
+    with clock.stage("clicks"):
+        found["clicks"] = _clicks(logged, config, options)
     return found | {
         "options": asdict(options),
         "config": config.to_dict(),
@@ -119,7 +136,7 @@ def _replayed(
     plain = Options(
         options.start, options.end, max_queries=options.max_queries, cutoff=options.cutoff
     )
-    names = [name for name in options.all_models if name != MODEL]
+    names = [name for name in options.rankers if name != MODEL]
     rankers = make(names, Makings(config, WINDOW_ITEMS_SCHEMA.empty_table(), options.passes))
     return backtest(config, plain, tell, rankers) | {"protocol": options.protocol}
 
@@ -131,6 +148,14 @@ def divide(events: Events, options: EvaluateOptions) -> Split:
     if options.protocol == "item-holdout":
         return item_holdout(events, options.held_items, options.time)
     return global_time(events, options.time)
+
+
+def _clicks(logged: Logged, config: RunConfig, options: EvaluateOptions) -> dict[str, Any]:
+    if not options.click_models:
+        return {}
+    shown = read_shown(logged.tables, logged.window, config)
+    outcomes, quantile = config.features.outcome_types, options.time.quantile
+    return judge_clicks(shown, outcomes, options.click_models, quantile, config.learner.seed)
 
 
 def _described(split: Split, judged: Ranked, options: EvaluateOptions, seed: int) -> dict[str, Any]:

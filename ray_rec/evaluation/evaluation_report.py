@@ -1,15 +1,18 @@
 """An evaluation's report as files: evaluation.json for programs, evaluation.html for people."""
 
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
+from ray_rec.evaluation.click_offline import RARE
 from ray_rec.evaluation.report import (
     Plain,
+    clicks,
     comparison,
+    headline,
     html,
     page,
     provenance,
-    recall_headline,
     write_files,
 )
 
@@ -24,16 +27,25 @@ _ASKED = {
 
 def write_evaluation(report: Plain, folder: Path) -> Plain:
     """Write both files and return the headline: metrics by model and where the files are."""
-    told = {name: report[name] for name in ("protocol", "queries")}
     files = write_files(report, evaluation_html(report), folder / "evaluation")
-    return told | {"recall": recall_headline(report), "duration_s": report["duration_s"]} | files
+    return {"protocol": report["protocol"], **headline(report), **files}
 
 
 def evaluation_html(report: Plain) -> str:
     """Return the page of an evaluation; of a prequential one the page of a backtest."""
     if report["protocol"] == "prequential":
         return html(report)
-    return page("Evaluation", [_about(report), *comparison(report), provenance(report)])
+    sections = [_about(report), *comparison(report), *clicks(report), *_rare(report)]
+    return page("Evaluation", [*sections, provenance(report)])
+
+
+def _rare(report: Plain) -> Iterable[str]:
+    for outcome, found in report["clicks"].items():
+        areas = ", ".join(f"{name} {area:.4f}" for name, area in found["rare"]["auc"].items())
+        yield (
+            f"<p>{escape(outcome)}, items shown fewer than {RARE} times before "
+            f"({found['rare']['rows']:,} rows), AUC: {escape(areas)}</p>"
+        )
 
 
 def _about(report: Plain) -> str:

@@ -27,6 +27,8 @@ class Logged:
     events: Events
     items: pa.Table  # [N] WINDOW_ITEMS_SCHEMA; the text is "" where there is none
     data: dict[str, object]  # the stretch, counts and digest
+    window: Window  # all of it
+    tables: dict[str, pa.Table]  # its decoded records by topic
 
 
 def read_log(
@@ -50,7 +52,8 @@ def read_log(
         for topic in TOPICS
     }
     counts = dict.fromkeys((*TOPICS, "dead"), 0)
-    tables = read_window(log, Window(0, spans), counts)
+    window = Window(0, spans)
+    tables = read_window(log, window, counts)
     catalogue = Catalogue()
     catalogue.apply(topic_table(tables, ITEMS))
     kept = _sifted(tables, catalogue, config)
@@ -61,7 +64,7 @@ def read_log(
     ids = [str(name) for name in catalogue.item_id]
     items = catalogue.window_items(np.arange(len(ids), dtype=np.int32))
     events = Events.of(kept, ids, config.features)
-    return Logged(events, items, data_digest(first, last, counts))
+    return Logged(events, items, data_digest(first, last, counts), window, tables)
 
 
 def _sifted(tables: dict[str, pa.Table], catalogue: Catalogue, config: RunConfig) -> pa.Table:

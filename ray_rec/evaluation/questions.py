@@ -132,6 +132,13 @@ def questions(
     return Queries(user[chosen], ts, histories, query, item, done, num_items), done
 
 
+def interactions(rows: pa.Table, users: Users) -> Interactions:
+    """Return all that the example rows of events tell was done."""
+    rows = rows.filter(pa.array(numbers(rows, "topic_code") == EVENTS_CODE))
+    batch = collate(rows, 1)
+    return _interactions(batch, users.of(rows)[batch.query_row])
+
+
 def _interactions(batch: Batch, user: Int64) -> Interactions:
     who, when = user[batch.target_query], batch.query_ts[batch.target_query]
     order = np.lexsort((when, who))

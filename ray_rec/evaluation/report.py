@@ -54,31 +54,27 @@ def write_files(report: Plain, text: str, stem: Path) -> Plain:
     return {"json": str(data), "html": str(page)}
 
 
-def recall_headline(report: Plain) -> Plain:
-    """Return the ranking metrics by ranker, rounded as one would quote them."""
-    return {
+def headline(report: Plain) -> Plain:
+    """Return the values that one would quote."""
+    recall = {
         ranker: {metric: round(estimate["value"], 4) for metric, estimate in metrics.items()}
         for ranker, metrics in report["recall"].items()
     }
-
-
-def headline(report: Plain) -> Plain:
-    """Return the values that one would quote."""
-    clicks = {
+    click_auc = {
         outcome: {name: round(value["value"], 4) for name, value in found["auc"].items()}
         for outcome, found in report["clicks"].items()
     }
     return {
         "queries": report["queries"],
-        "recall": recall_headline(report),
-        "click_auc": clicks,
+        "recall": recall,
+        "click_auc": click_auc,
         "duration_s": report["duration_s"],
     }
 
 
 def html(report: Plain) -> str:
     """Return the page of a backtest."""
-    sections = [_about(report), *comparison(report), _curves(report), *_clicks(report)]
+    sections = [_about(report), *comparison(report), _curves(report), *clicks(report)]
     return page("Backtest", [*sections, provenance(report)])
 
 
@@ -151,7 +147,8 @@ def _buckets(report: Plain) -> str:
     return f"<h2>{title}</h2>" + _table(["times taken", *heads], rows, report["model"])
 
 
-def _clicks(report: Plain) -> Iterable[str]:
+def clicks(report: Plain) -> Iterable[str]:
+    """Yield a section for each outcome that was predicted."""
     if not report["clicks"]:
         return
     yield (
@@ -172,8 +169,9 @@ def _clicks(report: Plain) -> Iterable[str]:
             )
             for name in found["user_auc"]
         ]
-        above = _interval(found["auc"]["difference"])
-        counts = f"{found['rows']:,} shown, {found['positives']:,} taken; AUC above prior: {above}"
+        counts = f"{found['rows']:,} shown, {found['positives']:,} taken"
+        if "difference" in found["auc"]:
+            counts += f"; AUC above prior: {_interval(found['auc']['difference'])}"
         curves = {
             name: list(zip(bins["predicted"], bins["observed"], strict=True))
             for name, bins in found["calibration"].items()
@@ -181,7 +179,7 @@ def _clicks(report: Plain) -> Iterable[str]:
         by_window = {
             name: [
                 (window["window"], window["clicks"][outcome]["auc"][name])
-                for window in report["windows"]
+                for window in report.get("windows", ())
                 if outcome in window.get("clicks", {})
             ]
             for name in curves

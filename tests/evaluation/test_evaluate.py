@@ -79,6 +79,21 @@ def test_reports_say_what_was_asked_and_found(
     assert "<script" not in page
 
 
+def test_clicks_are_judged_where_models_of_them_are_named(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    options = EvaluateOptions(models=("logistic", "item-prior"), repeats=True)
+    headline = write_evaluation(evaluate(config, options), tmp_path)
+    assert set(headline["recall"]) == {"popularity"}
+    assert set(headline["click_auc"]) == {"purchase"}
+    assert headline["click_auc"]["purchase"]["logistic"] > 0.7
+    page = (tmp_path / "evaluation.html").read_text()
+    assert "AUC above prior" in page
+    assert "shown fewer than 20 times before" in page
+    with pytest.raises(ConfigError, match="no model 'logistic' here"):
+        EvaluateOptions("leave-one-out", ("logistic",))
+
+
 def test_prequential_is_a_backtest_beside_the_models_named(
     config: RunConfig, tmp_path: Path
 ) -> None:
