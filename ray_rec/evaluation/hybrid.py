@@ -18,6 +18,7 @@ from ray_rec.evaluation.questions import Interactions, Queries
 from ray_rec.events.schema import EVENTS, EVENTS_SCHEMA, ITEMS, ITEMS_SCHEMA
 from ray_rec.features.arrays import AnyArray, Float32, arrow, numbers
 from ray_rec.features.examples import WindowExamples, assign_steps
+from ray_rec.features.histories import History
 from ray_rec.features.popularity import Popularity
 from ray_rec.features.state import FeatureState
 from ray_rec.log.window import Window
@@ -64,10 +65,15 @@ class Hybrid:
         out = np.empty((len(queries), queries.num_items), np.float32)
         for moment in np.unique(queries.ts).tolist():
             asked = np.flatnonzero(queries.ts == moment)
-            histories = [queries.histories[query] for query in asked.tolist()]
+            histories = [self._newest(queries.histories[query]) for query in asked.tolist()]
             popularity = self._popularity(moment)
             out[asked] = self._servable.recall_batch(histories, queries.ts[asked], popularity)
         return out
+
+    def _newest(self, history: History) -> History:
+        """Return as much of a history as the model is trained with."""
+        newest = slice(-self._features.history_length, None)
+        return History(history.item[newest], history.type[newest], history.ts[newest])
 
     def observe(self, done: Interactions) -> None:
         """Learn from it in the order of time."""

@@ -31,7 +31,7 @@ from ray_rec.features.examples import EVENTS_CODE, EXPOSURES_CODE
 from ray_rec.features.state import FeatureState
 from ray_rec.log.window import Window
 
-RECENT_MS = 28 * DAY_MS
+SPANS_DAYS = (28, 91)
 NEVER_DAYS = 3_650.0
 """So long ago is what never happened."""
 
@@ -102,8 +102,8 @@ class Table(NamedTuple):
 def click_table(shown: Shown, outcome: int, learned: Bool) -> Table:
     """Return what was known of each shown item when it was shown.
 
-    For each of `KEYS`: how often it was taken, in all and lately, and how often it was shown with
-    known outcome and taken then, as a rate drawn to the overall one of the `learned` rows [S].
+    For each of `KEYS`: how often it was taken, in all and in `SPANS_DAYS`; and how often it was
+    shown with known outcome and taken then, as a rate drawn to that of the `learned` rows [S].
 
     Args:
         shown: what was shown.
@@ -118,7 +118,9 @@ def click_table(shown: Shown, outcome: int, learned: Bool) -> Table:
         asked = _key(key, shown.user, shown.item, shown.category)
         taken = _Past(_key(key, shown.done.user, shown.done.item, shown.category), shown.done.ts)
         columns[f"{key} taken"] = np.log1p(taken.count(asked, shown.ts))
-        columns[f"{key} taken lately"] = np.log1p(taken.count(asked, shown.ts, RECENT_MS))
+        for days in SPANS_DAYS:
+            lately = taken.count(asked, shown.ts, days * DAY_MS)
+            columns[f"{key} taken in {days} days"] = np.log1p(lately)
         columns[f"{key} days since"] = np.log1p(taken.days_since(asked, shown.ts))
         past, at_ms = _Past(asked, shown.ts, label), shown.ts - shown.known_ms
         times, good = past.count(asked, at_ms), past.sum(asked, at_ms)

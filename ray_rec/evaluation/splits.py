@@ -60,11 +60,11 @@ class Split:
         events, places = self.events, np.flatnonzero(self.known)
         first = np.searchsorted(places, np.searchsorted(events.user, events.user[self.target]))
         last = np.searchsorted(places, self.context)
-        histories = [
-            History(events.item[known].astype(np.int32), events.type[known], events.ts[known])
-            for known in (
-                places[low:high] for low, high in zip(first.tolist(), last.tolist(), strict=True)
-            )
+        item = events.item[places].astype(np.int32)
+        kind, ts = events.type[places], events.ts[places]
+        histories = [  # views: a user's long past is held once, not once a question
+            History(item[low:high], kind[low:high], ts[low:high])
+            for low, high in zip(first.tolist(), last.tolist(), strict=True)
         ]
         return Queries(
             events.user[self.target],

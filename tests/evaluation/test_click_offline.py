@@ -51,7 +51,8 @@ def test_features_are_what_was_known_before() -> None:
     found = features(small())
     assert found["position"] == [1, 1, 1, 2]
     assert found["item taken"] == pytest.approx([log1p(2), log1p(2), log1p(2), 0])
-    assert found["item taken lately"] == pytest.approx([log1p(1), log1p(1), log1p(1), 0])
+    assert found["item taken in 28 days"] == pytest.approx([log1p(1), log1p(1), log1p(1), 0])
+    assert found["item taken in 91 days"] == found["item taken"]
     assert found["user-item taken"] == pytest.approx([log1p(2), 0, log1p(2), 0])
     assert found["user-category taken"] == pytest.approx([log1p(2), 0, log1p(2), log1p(2)])
     never = log1p(NEVER_DAYS)

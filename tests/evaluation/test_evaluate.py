@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -133,8 +134,7 @@ def test_the_hybrid_knows_nothing_of_the_time_of_a_question_or_later(config: Run
     assert later.any()
     changed = fresh.take(np.arange(len(fresh.ts)))
     changed.item[later] = 0
-    asked = queries.part(0, 5)
-    object.__setattr__(asked, "fresh", changed)
+    asked = replace(queries.part(0, 5), fresh=changed)
     assert (model.scores(asked) == before).all()
 
 
@@ -150,6 +150,19 @@ def test_the_hybrid_scores_alike_whatever_the_order_of_questions(config: RunConf
         assert model.scores(queries.part(query, query + 1))[0] == pytest.approx(
             whole[query], abs=1e-4
         )
+
+
+def test_the_hybrid_answers_for_a_user_with_ten_thousand_events(config: RunConfig) -> None:
+    with open_log(config.log) as log:
+        logged = read_log(log, config)
+    model = Hybrid(config, logged.items, Makings(config, logged.items, 1).raw)
+    split = global_time(logged.events)
+    model.observe(split.training())
+    asked = split.queries().part(0, 1)
+    short = asked.histories[0]
+    repeated = 1 + 10_000 // len(short.item)
+    long = type(short)(*(np.resize(tokens, repeated * len(tokens)) for tokens in short))
+    assert np.isfinite(model.scores(replace(asked, histories=[long]))).all()
 
 
 def test_more_passes_learn_more(config: RunConfig) -> None:
