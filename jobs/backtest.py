@@ -9,13 +9,12 @@ In a Ray job (RAY_ADDRESS is set) it runs as one task of the cluster; the job's 
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from jobs.arguments import make_parser, show
-from ray_rec.config import RunConfig, load_config
+from jobs.cluster import run_as_task
+from ray_rec.config import load_config
 from ray_rec.evaluation.backtest import Options, backtest
 from ray_rec.evaluation.report import write_report
 
@@ -25,7 +24,8 @@ def main() -> int:
     given = _arguments()
     overrides = [*given.set, *([f"log={given.log}"] if given.log else [])]
     options = Options(given.start, given.end, given.warmup_windows, given.max_queries)
-    report = _run(load_config(given.config, overrides), options)
+    config = load_config(given.config, overrides)
+    report = run_as_task(backtest, config, options, progress=_progress)
     show(write_report(report, given.out))
     return 0
 
@@ -49,19 +49,6 @@ def _arguments() -> argparse.Namespace:
         help="queries, and exposures, tested in a window (0: all)",
     )
     return parser.parse_args()
-
-
-def _run(config: RunConfig, options: Options) -> dict[str, Any]:
-    if not os.environ.get("RAY_ADDRESS"):
-        return backtest(config, options, _progress)
-    import ray
-
-    from ray_rec.training.stream import connect
-
-    connect()
-    task = ray.remote(num_cpus=1)(backtest)
-    report: dict[str, Any] = ray.get(task.remote(config, options))
-    return report
 
 
 def _progress(done: int, total: int, losses: dict[str, float]) -> None:

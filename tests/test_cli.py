@@ -84,6 +84,7 @@ COMMANDS = (
     "stream",
     "serve",
     "backtest",
+    "evaluate",
     "replay",
     "status",
     "models",

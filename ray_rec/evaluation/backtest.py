@@ -1,7 +1,7 @@
 """Replay a stretch of the log through the code that runs live, and report beside the baselines."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 
 from ray_rec.config import RunConfig
 from ray_rec.errors import DataError
+from ray_rec.evaluation.baselines import Ranker
 from ray_rec.evaluation.prequential import MODEL, Options, Prequential
 from ray_rec.evaluation.provenance import commit, data_digest, machine
 from ray_rec.evaluation.report import write_report
@@ -31,9 +32,18 @@ Progress = Callable[[int, int, dict[str, float]], None]
 
 
 def backtest(
-    config: RunConfig, options: Options | None = None, progress: Progress | None = None
+    config: RunConfig,
+    options: Options | None = None,
+    progress: Progress | None = None,
+    rankers: Sequence[Ranker] | None = None,
 ) -> dict[str, Any]:
     """Run windows of `training.window_records` from start to end; return the report as JSON types.
+
+    Args:
+        config: of the run.
+        options: which stretch, and how much of it is tested.
+        progress: told after each window.
+        rankers: what stands beside the model, popularity among them; the default baselines if None.
 
     Raises:
         LogError: the log does not answer, or lacks topics.
@@ -44,7 +54,7 @@ def backtest(
     torch.set_num_threads(config.training.torch_threads)
     with open_log(config.log) as log:
         check_topics(log)
-        run = Prequential(config, options)
+        run = Prequential(config, options, rankers)
         data = _replay(log, run, config.training.window_records, options, progress)
     if not run.ledger.has_ranks:
         raise DataError(
@@ -74,7 +84,7 @@ def _replay(
     counts, done = dict.fromkeys((*TOPICS, "dead"), 0), 0
     for window in cut(log, TOPICS, records, start, end):
         with run.clock.stage("read"):
-            tables = _read(log, window, counts)
+            tables = read_window(log, window, counts)
         run.step(window, tables)
         done += window.num_records
         if progress is not None:
@@ -92,7 +102,7 @@ def run_backtest(
     return write_report(backtest(config, options, progress), Path(output))
 
 
-def _read(log: EventLog, window: Window, counts: dict[str, int]) -> dict[str, pa.Table]:
+def read_window(log: EventLog, window: Window, counts: dict[str, int]) -> dict[str, pa.Table]:
     """Return the window's decoded records by topic, and count them."""
     tables = {}
     for topic in TOPICS:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ray_rec.evaluation.questions import Interactions, Queries
-from ray_rec.features.arrays import AnyArray, Float32, Float64, Int64, grown, ragged_ranges
+from ray_rec.features.arrays import AnyArray, Float32, Float64, Int64, grown, mix, ragged_ranges
 from ray_rec.features.config import DAY_MS
 
 _SHIFT = 32  # a user and an item in one int64
@@ -27,6 +27,22 @@ class Ranker(Protocol):
 
     def observe(self, done: Interactions) -> None:
         """Learn from a window, once all its queries were scored."""
+
+
+class Random:
+    """Items in an order drawn from the query and the item: what knowing nothing is worth."""
+
+    name = "random"
+
+    def scores(self, queries: Queries) -> AnyArray:
+        """Return numbers from 0 to 1."""
+        query = mix(queries.user, queries.ts)
+        items = np.tile(np.arange(queries.num_items), len(queries))
+        drawn = mix(np.repeat(query, queries.num_items), items)
+        return (drawn / 2.0**64).astype(np.float32).reshape(_shape(queries))
+
+    def observe(self, done: Interactions) -> None:
+        """Learn nothing."""
 
 
 class Popularity:

@@ -5,7 +5,7 @@ baseline; clicks are predicted when shown and judged when their labels are compl
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ray_rec.config import RunConfig
 from ray_rec.errors import ConfigError
-from ray_rec.evaluation.baselines import Popularity, default_rankers
+from ray_rec.evaluation.baselines import Popularity, Ranker, default_rankers
 from ray_rec.evaluation.clicks import Clicks, arrivals
 from ray_rec.evaluation.ledger import Ledger
 from ray_rec.evaluation.metrics import target_ranks
@@ -75,7 +75,9 @@ class Clock:
 class Prequential:
     """State, model and baselines after the windows so far; `step` takes the next one."""
 
-    def __init__(self, config: RunConfig, options: Options) -> None:
+    def __init__(
+        self, config: RunConfig, options: Options, rankers: Sequence[Ranker] | None = None
+    ) -> None:
         self.ledger, self.windows = Ledger(), list[dict[str, Any]]()
         self.clock = Clock()
         self._config, self._options = config, options
@@ -83,7 +85,8 @@ class Prequential:
         self._learner = Learner(config.model, config.learner)
         self._encoder = TextEncoder(config.encoder)
         self._texts = TextStore(f"{config.state_dir}/texts", self._encoder.digest)
-        self._rankers, self._seen = default_rankers(), Popularity()
+        self._rankers = default_rankers() if rankers is None else rankers
+        self._seen = Popularity()
         self._clicks = Clicks(config.features.num_outcomes, options.max_queries)
         self._users = Users()
         self._learned = 0

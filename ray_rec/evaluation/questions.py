@@ -4,7 +4,8 @@ Both come from the window's example rows, so duplicates, wishes and types are de
 learning, and a query's context holds nothing of its own time or later.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Self
 
 import numpy as np
@@ -23,6 +24,11 @@ class Interactions:
     user: Int64  # code, dense from 0 in order of first sight
     item: Int64  # catalogue row
     ts: Int64  # ms
+    type: AnyArray  # int8 codes of `FeatureConfig.event_types`
+
+    def take(self, places: AnyArray) -> Self:
+        """Return what is at places, in their order."""
+        return type(self)(*(getattr(self, f.name)[places] for f in fields(self)))
 
     def before(self, users: Int64, at_ms: Int64) -> tuple[Int64, Int64]:
         """Return (query, place) of all that each user [Q] had done strictly before a time [Q]."""
@@ -34,6 +40,15 @@ class Interactions:
         ):
             earlier[query] = np.searchsorted(self.ts[start:end], at)
         return np.repeat(np.arange(len(users)), earlier), ragged_ranges(low, earlier)
+
+
+def joined(parts: Sequence[Interactions]) -> Interactions:
+    """Return all parts as one; what is equal in user and time stays in the order of the parts."""
+    names = [f.name for f in fields(Interactions)]
+    whole = Interactions(
+        *(np.concatenate([np.zeros(0, int), *(getattr(p, n) for p in parts)]) for n in names)
+    )
+    return whole.take(np.lexsort((whole.ts, whole.user)))
 
 
 @dataclass(frozen=True)
@@ -117,10 +132,18 @@ def questions(
     return Queries(user[chosen], ts, histories, query, item, done, num_items), done
 
 
+def interactions(rows: pa.Table, users: Users) -> Interactions:
+    """Return all that the example rows of events tell was done."""
+    rows = rows.filter(pa.array(numbers(rows, "topic_code") == EVENTS_CODE))
+    batch = collate(rows, 1)
+    return _interactions(batch, users.of(rows)[batch.query_row])
+
+
 def _interactions(batch: Batch, user: Int64) -> Interactions:
     who, when = user[batch.target_query], batch.query_ts[batch.target_query]
     order = np.lexsort((when, who))
-    return Interactions(who[order], batch.target_item[order], when[order])
+    done = Interactions(who, batch.target_item, when, batch.target_type)
+    return done.take(order)
 
 
 def _sample(batch: Batch, most: int) -> Int64:

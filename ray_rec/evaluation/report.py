@@ -42,11 +42,16 @@ def write_report(report: Plain, folder: Path) -> Plain:
 
     What is not a number (no such pairs, too few users) is null in JSON and a dash in HTML.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    data, page = folder / "backtest.json", folder / "backtest.html"
+    return headline(report) | write_files(report, html(report), folder / "backtest")
+
+
+def write_files(report: Plain, text: str, stem: Path) -> Plain:
+    """Write stem.json and stem.html; return where they are."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    data, page = stem.with_suffix(".json"), stem.with_suffix(".html")
     data.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-    page.write_text(html(report), encoding="utf-8")
-    return headline(report) | {"json": str(data), "html": str(page)}
+    page.write_text(text, encoding="utf-8")
+    return {"json": str(data), "html": str(page)}
 
 
 def headline(report: Plain) -> Plain:
@@ -55,26 +60,31 @@ def headline(report: Plain) -> Plain:
         ranker: {metric: round(estimate["value"], 4) for metric, estimate in metrics.items()}
         for ranker, metrics in report["recall"].items()
     }
-    clicks = {
+    click_auc = {
         outcome: {name: round(value["value"], 4) for name, value in found["auc"].items()}
         for outcome, found in report["clicks"].items()
     }
     return {
         "queries": report["queries"],
         "recall": recall,
-        "click_auc": clicks,
+        "click_auc": click_auc,
         "duration_s": report["duration_s"],
     }
 
 
 def html(report: Plain) -> str:
-    """Return the page: self-contained, readable without scripts or a network."""
-    sections = [_about(report), *_recall(report), *_clicks(report), *_provenance(report)]
+    """Return the page of a backtest."""
+    sections = [_about(report), *comparison(report), _curves(report), *clicks(report)]
+    return page("Backtest", [*sections, provenance(report)])
+
+
+def page(title: str, sections: Iterable[str]) -> str:
+    """Return a page: self-contained, readable without scripts or a network."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>ray_rec backtest</title><style>{_STYLE}</style></head>"
-        f"<body><h1>Backtest</h1>{''.join(sections)}</body></html>\n"
+        f"<title>ray_rec: {title}</title><style>{_STYLE}</style></head>"
+        f"<body><h1>{title}</h1>{''.join(sections)}</body></html>\n"
     )
 
 
@@ -94,7 +104,8 @@ def _about(report: Plain) -> str:
     return f'<p class="about">{escape(text)}</p>'
 
 
-def _recall(report: Plain) -> Iterable[str]:
+def comparison(report: Plain) -> Iterable[str]:
+    """Yield the tables of rankers: metrics, what they have above popularity, by times seen."""
     model, metrics = report["model"], list(next(iter(report["recall"].values())))
     rows = [
         (ranker, [_estimate(found[metric]) for metric in metrics])
@@ -107,10 +118,14 @@ def _recall(report: Plain) -> Iterable[str]:
     ]
     yield "<h2>Above popularity, on the same queries</h2>" + _table(["", *metrics], rows, model)
     yield _buckets(report)
+
+
+def _curves(report: Plain) -> str:
     curves = [
-        lines(metric, "window", _series(report["windows"], "recall", metric)) for metric in metrics
+        lines(metric, "window", _series(report["windows"], "recall", metric))
+        for metric in next(iter(report["recall"].values()))
     ]
-    yield f'<h2>Window by window</h2><div class="charts">{"".join(curves)}</div>'
+    return f'<h2>Window by window</h2><div class="charts">{"".join(curves)}</div>'
 
 
 def _buckets(report: Plain) -> str:
@@ -132,7 +147,8 @@ def _buckets(report: Plain) -> str:
     return f"<h2>{title}</h2>" + _table(["times taken", *heads], rows, report["model"])
 
 
-def _clicks(report: Plain) -> Iterable[str]:
+def clicks(report: Plain) -> Iterable[str]:
+    """Yield a section for each outcome that was predicted."""
     if not report["clicks"]:
         return
     yield (
@@ -153,8 +169,9 @@ def _clicks(report: Plain) -> Iterable[str]:
             )
             for name in found["user_auc"]
         ]
-        above = _interval(found["auc"]["difference"])
-        counts = f"{found['rows']:,} shown, {found['positives']:,} taken; AUC above prior: {above}"
+        counts = f"{found['rows']:,} shown, {found['positives']:,} taken"
+        if "difference" in found["auc"]:
+            counts += f"; AUC above prior: {_interval(found['auc']['difference'])}"
         curves = {
             name: list(zip(bins["predicted"], bins["observed"], strict=True))
             for name, bins in found["calibration"].items()
@@ -162,7 +179,7 @@ def _clicks(report: Plain) -> Iterable[str]:
         by_window = {
             name: [
                 (window["window"], window["clicks"][outcome]["auc"][name])
-                for window in report["windows"]
+                for window in report.get("windows", ())
                 if outcome in window.get("clicks", {})
             ]
             for name in curves
@@ -177,11 +194,12 @@ def _clicks(report: Plain) -> Iterable[str]:
         )
 
 
-def _provenance(report: Plain) -> Iterable[str]:
+def provenance(report: Plain) -> str:
+    """Return what the report was made from."""
     names = ("commit", "seed", "machine", "duration_s", "stages_s", "options", "data", "config")
     facts = {name: report[name] for name in names}
     text = msgspec.json.format(msgspec.json.encode(facts), indent=2).decode()
-    yield f"<h2>Made from</h2><pre>{escape(text)}</pre>"
+    return f"<h2>Made from</h2><pre>{escape(text)}</pre>"
 
 
 def _series(windows: list[Plain], kind: str, metric: str) -> dict[str, list[tuple[float, float]]]:

@@ -45,8 +45,8 @@ def summarise(
         "users": len(np.unique(ranked.user)),
         "targets": len(ranked.target_query),
         "tested_windows": len(np.unique(ranked.window)),
-        **_recall(ranked, cutoff, seed),
-        "by_times_seen": _buckets(ranked, cutoff, seed),
+        **compared(ranked, cutoff, seed),
+        "by_times_seen": by_times_seen(ranked, cutoff, seed),
         "clicks": {} if clicks is None else _clicks(clicks[1], outcomes, seed),
         "windows": windows,
     }
@@ -73,7 +73,7 @@ def _means(ranked: Ranked, cutoff: int) -> Plain:
     }
 
 
-def _recall(ranked: Ranked, cutoff: int, seed: int) -> Plain:
+def compared(ranked: Ranked, cutoff: int, seed: int) -> Plain:
     """Return each ranker's metrics, and what it has above popularity on the same queries."""
     names, by_ranker = metric_names(cutoff), _columns(ranked, cutoff)
     base = by_ranker[BASELINE]
@@ -86,7 +86,7 @@ def _recall(ranked: Ranked, cutoff: int, seed: int) -> Plain:
     return {"recall": plain, f"above_{BASELINE}": above}
 
 
-def _buckets(ranked: Ranked, cutoff: int, seed: int) -> Plain:
+def by_times_seen(ranked: Ranked, cutoff: int, seed: int) -> Plain:
     """Return the share of targets found among the first, by how often they had been seen."""
     out: Plain = {}
     place = bucket(ranked.seen)

@@ -14,7 +14,7 @@ def queries(users: list[int], target_query: list[int]) -> Queries:
     none = np.zeros(0, np.int64)
     query = np.array(target_query)
     return Queries(
-        np.array(users), none, [], query, np.zeros(len(query), int), Interactions(*[none] * 3), 9
+        np.array(users), none, [], query, np.zeros(len(query), int), Interactions(*[none] * 4), 9
     )
 
 

@@ -1,0 +1,68 @@
+"""Compare models on the events of a log by one of several protocols; JSON and HTML in --out.
+
+python -m jobs.evaluate --log sqlite:///var/log.db --protocol global-time --out var/evaluation
+python -m jobs.evaluate --protocol leave-one-out --models hybrid,sasrec,text-knn --passes 5
+ray job submit --working-dir . -- python -m jobs.evaluate --set log=kafka://broker:9092 --out /out
+
+In a Ray job (RAY_ADDRESS is set) it runs as one task of the cluster; the job's driver writes.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import get_args
+
+from jobs.arguments import make_parser, show
+from jobs.cluster import run_as_task
+from ray_rec.config import load_config
+from ray_rec.evaluation.evaluate import EvaluateOptions, Protocol, evaluate
+from ray_rec.evaluation.evaluation_report import write_evaluation
+from ray_rec.evaluation.models import MODELS, QUICK
+from ray_rec.evaluation.splits import TimeOptions
+
+
+def main() -> int:
+    """Run the evaluation and print its headline as one line of JSON."""
+    given = _arguments()
+    overrides = [*given.set, *([f"log={given.log}"] if given.log else [])]
+    options = EvaluateOptions(
+        protocol=given.protocol,
+        models=tuple(given.models.split(",")),
+        repeats=given.repeats,
+        passes=given.passes,
+        max_queries=given.max_queries,
+        start=given.start,
+        end=given.end,
+        time=TimeOptions(given.quantile, last_only=given.last_only, same_time=given.same_time),
+    )
+    report = run_as_task(
+        evaluate, load_config(given.config, overrides), options, progress=_progress
+    )
+    show(write_evaluation(report, given.out))
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    parser.add_argument("--log", help="URL of the log, instead of the configuration's")
+    parser.add_argument("--out", type=Path, default=Path("var/evaluation"), help="folder to write")
+    parser.add_argument("--protocol", choices=get_args(Protocol), default="global-time")
+    parser.add_argument("--models", default=",".join(QUICK), help=f"out of {', '.join(MODELS)}")
+    parser.add_argument("--repeats", action="store_true", help="items may be recommended again")
+    parser.add_argument("--same-time", action="store_true", help="equal times are in an order")
+    parser.add_argument("--last-only", action="store_true", help="one question a user")
+    parser.add_argument("--quantile", type=float, default=0.9, help="share of time learned")
+    parser.add_argument("--passes", type=int, default=1, help="how often the hybrid learns the log")
+    parser.add_argument("--max-queries", type=int, default=0, help="questions asked (0: all)")
+    parser.add_argument("--from", dest="start", metavar="PLACE", help="where to begin")
+    parser.add_argument("--until", dest="end", metavar="PLACE", help="where to end")
+    return parser.parse_args()
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    if done == total:
+        sys.stderr.write(f"{what}: {total:,}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Click models side by side: fit on what was shown until a moment, judged on what came later."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ray_rec.errors import DataError
+from ray_rec.evaluation.bootstrap import auc_by_user
+from ray_rec.evaluation.click_models import CLICK_MODELS
+from ray_rec.evaluation.metrics import auc, calibration, log_loss, user_auc
+from ray_rec.evaluation.shown import Shown, Table, click_table
+from ray_rec.evaluation.summary import PRIOR
+from ray_rec.features.arrays import AnyArray, Bool
+
+RARE = 20
+"""Items shown fewer times before, with known outcome, are judged on their own as well."""
+
+Plain = dict[str, Any]
+
+
+def judge_clicks(
+    shown: Shown, outcomes: Sequence[str], models: Sequence[str], quantile: float, seed: int
+) -> Plain:
+    """Return, by outcome that both happened and did not on both sides, how well it is predicted.
+
+    Args:
+        shown: what was shown; learned is what had a known outcome at the `quantile` of its times,
+            asked is what was shown later.
+        outcomes: names of the O outcomes.
+        models: out of `CLICK_MODELS`; the item prior always stands beside them.
+        quantile: share of the shown items until the moment.
+        seed: of models and resamples.
+
+    Raises:
+        DataError: no outcome has both.
+    """
+    cut_ms = np.quantile(shown.ts, quantile, method="lower")
+    learned, asked = shown.ts + shown.known_ms <= cut_ms, shown.ts > cut_ms
+    first, *others = [name for name in models if name != PRIOR] or [PRIOR]
+    names = list(dict.fromkeys((first, PRIOR, *others)))
+    out: Plain = {}
+    for place, outcome in enumerate(outcomes):
+        labels = shown.labels[:, place]
+        if not (_has_both(labels[learned]) and _has_both(labels[asked])):
+            continue
+        table = click_table(shown, place, learned)
+        made = np.stack([_predicted(n, table, labels, learned, asked, seed) for n in names], axis=1)
+        rare = table.times_shown[asked] < RARE
+        out[outcome] = _described(names, labels[asked], made, shown.user[asked], rare, seed)
+    if not out:
+        raise DataError(
+            f"no clicks to test: of {learned.sum()} learned and {asked.sum()} later shown items, "
+            f"none of {list(outcomes)} happened to some and not to others on both sides; take a "
+            "longer stretch"
+        )
+    return out
+
+
+def _predicted(
+    name: str, table: Table, labels: AnyArray, learned: Bool, asked: Bool, seed: int
+) -> AnyArray:
+    model = CLICK_MODELS[name](seed)
+    model.fit(table.names, table.values[learned], labels[learned])
+    return model.predict(table.values[asked])
+
+
+def _described(
+    names: list[str], labels: AnyArray, made: AnyArray, user: AnyArray, rare: Bool, seed: int
+) -> Plain:
+    """Return the numbers of an outcome, in the form of a backtest's."""
+    by_name = dict(zip(names, made.T, strict=True))
+    above = ("difference",) if len(names) > 1 else ()
+    areas = zip((*names, *above), auc_by_user(labels, made, user, seed), strict=True)
+    return {
+        "rows": len(labels),
+        "positives": int(labels.sum()),
+        "auc": {name: estimate._asdict() for name, estimate in areas},
+        "user_auc": {name: user_auc(labels, p, user) for name, p in by_name.items()},
+        "log_loss": {name: log_loss(labels, p) for name, p in by_name.items()},
+        "ece": {name: calibration(labels, p).error for name, p in by_name.items()},
+        "calibration": {
+            name: {key: values.tolist() for key, values in calibration(labels, p)._asdict().items()}
+            for name, p in by_name.items()
+        },
+        "rare": {
+            "rows": int(rare.sum()),
+            "auc": {name: auc(labels[rare], p[rare]) for name, p in by_name.items()},
+        },
+    }
+
+
+def _has_both(labels: AnyArray) -> bool:
+    return bool(len(labels)) and labels.min() < labels.max()

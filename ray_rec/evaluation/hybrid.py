@@ -1,0 +1,154 @@
+"""The system's own model in the offline harness: the same features and learner as live, no Ray.
+
+What is learned goes through `FeatureState` window by window in the order of time, as on the log,
+and may be gone through several times. Questions are answered with popularity as of their time.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ray_rec.config import RunConfig
+from ray_rec.evaluation.live import Timeline
+from ray_rec.evaluation.questions import Interactions, Queries
+from ray_rec.events.schema import EVENTS, EVENTS_SCHEMA, ITEMS, ITEMS_SCHEMA
+from ray_rec.features.arrays import AnyArray, Float32, arrow, numbers
+from ray_rec.features.examples import WindowExamples, assign_steps
+from ray_rec.features.histories import History
+from ray_rec.features.popularity import Popularity
+from ray_rec.features.state import FeatureState
+from ray_rec.log.window import Window
+from ray_rec.model.servable import Servable
+from ray_rec.model.text import Vectors
+from ray_rec.training.learner import Learner
+
+Lesson = tuple[WindowExamples, pa.Table, int]
+"""What a window gave, its rows by step, the number of steps."""
+
+
+class Hybrid:
+    """Items by the recall scores of the model, trained on everything observed.
+
+    Args:
+        config: of the run; nobody is held out, as the split does that.
+        items: the catalogue, N rows of WINDOW_ITEMS_SCHEMA.
+        raw: vector of each item's text, [N, raw_dim].
+        passes: how often all windows are learned.
+    """
+
+    name = "hybrid"
+
+    def __init__(self, config: RunConfig, items: pa.Table, raw: Vectors, passes: int = 1) -> None:
+        features = replace(config.features, held_out_share=0.0, user_ttl_days=0)
+        self._config, self._features = config, features
+        self._items, self._raw, self._passes = items, raw, passes
+        self._state = FeatureState(features)
+        self._learner = Learner(config.model, config.learner)
+        self._timeline = Timeline()
+        self._counted, self._counts = 0, Popularity(features.half_lives_days)
+        self._servable: Servable | None = None
+        self._learner.observe(items, raw)
+        self._state.apply(
+            Window(0, {ITEMS: {0: (0, items.num_rows)}}), {ITEMS: _item_records(items)}
+        )
+
+    def scores(self, queries: Queries) -> AnyArray:
+        """Return recall scores; queries in the order of time cost the least."""
+        if self._servable is None:
+            self._servable = self._learner.servable()
+        if self._timeline.follow(queries):
+            self._recount()
+        out = np.empty((len(queries), queries.num_items), np.float32)
+        for moment in np.unique(queries.ts).tolist():
+            asked = np.flatnonzero(queries.ts == moment)
+            histories = [self._newest(queries.histories[query]) for query in asked.tolist()]
+            popularity = self._popularity(moment)
+            out[asked] = self._servable.recall_batch(histories, queries.ts[asked], popularity)
+        return out
+
+    def _newest(self, history: History) -> History:
+        """Return as much of a history as the model is trained with."""
+        newest = slice(-self._features.history_length, None)
+        return History(history.item[newest], history.type[newest], history.ts[newest])
+
+    def observe(self, done: Interactions) -> None:
+        """Learn from it in the order of time."""
+        self._timeline.observe(done)
+        lessons = list(self._lessons(done.take(np.argsort(done.ts, kind="stable"))))
+        for number in range(self._passes):
+            for made, rows, num_steps in lessons:
+                # a number of its own draws other negatives
+                again = replace(made, number=made.number + number * len(lessons))
+                self._learner.learn(again, rows, num_steps)
+        self._servable = None
+
+    def _lessons(self, done: Interactions) -> Iterator[Lesson]:
+        """Yield the windows that have anything to learn."""
+        size, begin = self._config.training.window_records, self._begin()
+        bounds = [*range(0, len(done.ts), size), len(done.ts)]
+        for low, high in pairwise(bounds):
+            span = (begin + low, begin + high)
+            records = self._event_records(done.take(np.arange(low, high)), span[0])
+            window = Window(self._state.number, {EVENTS: {0: span}})
+            made = self._state.apply(window, {EVENTS: records})
+            rows = assign_steps(made.examples, self._config.learner.rows_per_step)
+            if num_steps := int(numbers(rows, "step").max(initial=-1)) + 1:
+                yield made, rows, num_steps
+
+    def _begin(self) -> int:
+        return self._state.offsets.get(EVENTS, {}).get(0, 0)
+
+    def _event_records(self, done: Interactions, begin: int) -> pa.Table:
+        place, ids = np.arange(begin, begin + len(done.ts)), self._items["item_id"]
+        names = np.array(self._features.event_types, object)
+        columns = {
+            "partition": np.zeros(len(place), np.int32),
+            "offset": place,
+            "event_id": arrow(place).cast("string"),
+            "user_id": arrow(done.user).cast("string"),
+            "item_id": ids.take(arrow(done.item)),
+            "event_type": names[done.type],
+            "ts": done.ts,
+        }
+        return _records(columns, len(place), EVENTS_SCHEMA)
+
+    def _recount(self) -> None:
+        self._counted, self._counts = 0, Popularity(self._features.half_lives_days)
+        self._counts.grow(self._items.num_rows)
+
+    def _popularity(self, at_ms: int) -> Float32:
+        """Return popularity [N, H] of all that happened strictly before a time."""
+        timeline = self._timeline
+        until = int(np.searchsorted(timeline.ts, at_ms))
+        if until < self._counted:
+            self._recount()
+        new = slice(self._counted, until)
+        self._counts.add(timeline.item[new], timeline.ts[new])
+        self._counted = until
+        return self._counts.features(at_ms)
+
+
+def _item_records(items: pa.Table) -> pa.Table:
+    """Return the catalogue as records: the text is the title, and says all."""
+    num_items = items.num_rows
+    columns = {
+        "partition": np.zeros(num_items, np.int32),
+        "offset": np.arange(num_items),
+        "item_id": items["item_id"],
+        "ts": np.zeros(num_items, np.int64),
+        "title": items["text"],
+        "price": items["price"],
+        "available": items["available"],
+        "deleted": np.zeros(num_items, np.bool_),
+    }
+    return _records(columns, num_items, ITEMS_SCHEMA)
+
+
+def _records(columns: dict[str, Any], num_rows: int, schema: pa.Schema) -> pa.Table:
+    """Return a table of a topic's schema, what is not given being null."""
+    empty: dict[str, Any] = {field.name: pa.nulls(num_rows, field.type) for field in schema}
+    return pa.table({**empty, **columns}).cast(schema)

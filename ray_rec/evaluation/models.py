@@ -1,0 +1,102 @@
+"""The models that an evaluation knows by name, each made anew for each seed."""
+
+from collections.abc import Callable, Collection, Sequence
+from difflib import get_close_matches
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from ray_rec.config import RunConfig
+from ray_rec.errors import ConfigError
+from ray_rec.evaluation.baselines import (
+    ItemKnn,
+    OwnFrequency,
+    Popularity,
+    Random,
+    Ranker,
+    RecencyPopularity,
+)
+from ray_rec.evaluation.hybrid import Hybrid
+from ray_rec.evaluation.live import LivePopularity
+from ray_rec.evaluation.neighbours import TextKnn, UserKnn
+from ray_rec.evaluation.sasrec import Average, SasRec
+from ray_rec.model.encoder import TextEncoder
+from ray_rec.model.text import TextStore, Vectors
+
+
+class Makings:
+    """What models are made of; texts are encoded when the first model asks for them.
+
+    Args:
+        config: of the run; vectors are kept under its `state_dir`.
+        items: the catalogue, WINDOW_ITEMS_SCHEMA.
+        passes: how often the hybrid goes through what it learns.
+    """
+
+    def __init__(self, config: RunConfig, items: pa.Table, passes: int) -> None:
+        self.config, self.items, self.passes = config, items, passes
+
+    @property
+    def seed(self) -> int:
+        """Seed of all that is drawn."""
+        return self.config.learner.seed
+
+    @cached_property
+    def raw(self) -> Vectors:
+        """Vector of each item's text, float32 [N, raw_dim]; zeros where there is none."""
+        encoder = TextEncoder(self.config.encoder)
+        store = TextStore(f"{self.config.state_dir}/texts", encoder.digest)
+        texts = [str(text) for text in self.items["text"].to_pylist()]
+        out = store.vectors(texts, encoder.encode)
+        out[np.array([not text for text in texts])] = 0.0
+        return out
+
+    @cached_property
+    def sasrec(self) -> SasRec:
+        """Items by id: one model, alone and in the average."""
+        return SasRec(seed=self.seed)
+
+    @cached_property
+    def sasrec_text(self) -> SasRec:
+        """Items by text: one model, alone and in the average."""
+        return SasRec(raw=self.raw, seed=self.seed)
+
+
+MODELS: dict[str, Callable[[Makings], Ranker]] = {
+    "hybrid": lambda m: Hybrid(m.config, m.items, m.raw, m.passes),
+    "random": lambda _: Random(),
+    "popularity": lambda _: Popularity(),
+    "recency-popularity": lambda _: RecencyPopularity(),
+    "live-popularity": lambda _: LivePopularity(),
+    "own-frequency": lambda _: OwnFrequency(),
+    "item-knn": lambda _: ItemKnn(),
+    "user-knn": lambda _: UserKnn(),
+    "text-knn": lambda m: TextKnn(m.raw, m.config.model.text_dim),
+    "sasrec": lambda m: m.sasrec,
+    "sasrec-text": lambda m: m.sasrec_text,
+    "two-model-average": lambda m: Average(m.sasrec, m.sasrec_text),
+}
+"""In the order of a report, the system's own first."""
+
+QUICK = ("popularity", "recency-popularity", "live-popularity", "item-knn", "user-knn")
+"""What takes seconds and no texts."""
+
+STREAMING = ("random", *QUICK, "own-frequency")
+"""What learns window by window at little cost, while the catalogue grows."""
+
+
+def check_names(names: Sequence[str], known: Collection[str] = MODELS) -> None:
+    """Raise ConfigError for a model that is not known, or named twice."""
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"no model {name!r} here; known are {', '.join(known)}{hint}")
+    if len(set(names)) < len(names) or not names:
+        raise ConfigError(f"models are {list(names)}; name one or more, each once")
+
+
+def make(names: Sequence[str], makings: Makings) -> list[Ranker]:
+    """Return new models, in the order of `names`."""
+    return [MODELS[name](makings) for name in names]

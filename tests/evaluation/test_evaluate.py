@@ -1,0 +1,250 @@
+"""Evaluations of a small shop's log: every protocol, what is read, and what is refused."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from ray_rec.config import RunConfig, load_config
+from ray_rec.errors import ConfigError, DataError, LogUnavailable
+from ray_rec.evaluation.evaluate import EvaluateOptions, Protocol, evaluate
+from ray_rec.evaluation.evaluation_report import write_evaluation
+from ray_rec.evaluation.hybrid import Hybrid
+from ray_rec.evaluation.logged import read_log
+from ray_rec.evaluation.models import MODELS, QUICK, STREAMING, Makings
+from ray_rec.evaluation.offline import judge
+from ray_rec.evaluation.splits import global_time
+from ray_rec.events.schema import CONTROLS, EVENTS, Record
+from ray_rec.log.base import EventLog, create_standard_topics, open_log
+from tests.training.conftest import SMALL
+from tests.training.shop import START_MS, fill_items, fill_visits
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    folder = tmp_path_factory.mktemp("shop")
+    with open_log(f"sqlite:///{folder}/log.db") as log:
+        create_standard_topics(log, 2)
+        fill_items(log)
+        fill_visits(log, 400)
+    places = (f"log=sqlite:///{folder}/log.db", f"state_dir={folder}/state")
+    return load_config(None, (*SMALL, *places), environ={})
+
+
+@pytest.fixture
+def own_log(tmp_path: Path) -> Iterator[EventLog]:
+    with open_log(f"sqlite:///{tmp_path}/log.db") as log:
+        create_standard_topics(log, 2)
+        yield log
+
+
+def put(log: EventLog, topic: str, *records: dict) -> None:
+    log.append(
+        topic,
+        [Record(r["user_id"].encode(), msgspec.json.encode(r), r["ts"]) for r in records],
+    )
+
+
+def event(number: int, user: str, item: str, ts: int) -> dict:
+    taken = {"user_id": user, "item_id": item, "event_type": "purchase", "ts": ts}
+    return {"event_id": f"e{number}", **taken}
+
+
+# reports
+
+
+@pytest.mark.parametrize("protocol", ["global-time", "leave-one-out", "item-holdout"])
+def test_reports_say_what_was_asked_and_found(
+    config: RunConfig, tmp_path: Path, protocol: Protocol
+) -> None:
+    options = EvaluateOptions(protocol, ("text-knn", "own-frequency"), repeats=True)
+    told: list[tuple[str, int, int]] = []
+    report = evaluate(config, options, lambda *done: told.append(done))
+    headline = write_evaluation(report, tmp_path)
+    stored = json.loads((tmp_path / "evaluation.json").read_text())
+    assert list(stored["recall"]) == ["text-knn", "own-frequency", "popularity"]
+    assert stored["protocol"] == headline["protocol"] == protocol
+    assert stored["items"] == 48
+    assert told[-1] == ("popularity", stored["queries"], stored["queries"])
+    assert stored["queries"] == 40  # the last tenth of 400 events; one for each of 40 users
+    assert stored["queries"] == sum(b["targets"] for b in stored["by_times_seen"].values())
+    assert stored["learned"] < 400
+    assert stored["data"]["counts"]["events"] == 400
+    page = (tmp_path / "evaluation.html").read_text()
+    assert "<h1>Evaluation</h1>" in page
+    assert "own-frequency" in page
+    assert "<script" not in page
+
+
+def test_clicks_are_judged_where_models_of_them_are_named(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    options = EvaluateOptions(models=("logistic", "item-prior"), repeats=True)
+    headline = write_evaluation(evaluate(config, options), tmp_path)
+    assert set(headline["recall"]) == {"popularity"}
+    assert set(headline["click_auc"]) == {"purchase"}
+    assert headline["click_auc"]["purchase"]["logistic"] > 0.7
+    page = (tmp_path / "evaluation.html").read_text()
+    assert "AUC above prior" in page
+    assert "shown fewer than 20 times before" in page
+    with pytest.raises(ConfigError, match="no model 'logistic' here"):
+        EvaluateOptions("leave-one-out", ("logistic",))
+
+
+def test_prequential_is_a_backtest_beside_the_models_named(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    options = EvaluateOptions("prequential", ("user-knn", "live-popularity"), max_queries=20)
+    headline = write_evaluation(evaluate(config, options), tmp_path)
+    assert set(headline["recall"]) == {"hybrid", "user-knn", "live-popularity", "popularity"}
+    assert "<h1>Backtest</h1>" in (tmp_path / "evaluation.html").read_text()
+
+
+def test_it_repeats_itself(config: RunConfig) -> None:
+    options = EvaluateOptions(models=("hybrid", "random"), max_queries=20, repeats=True)
+    first, second = (evaluate(config, options) for _ in range(2))
+    assert first["queries"] == 20
+    for part in ("recall", "by_times_seen", "data"):
+        assert json.dumps(first[part]) == json.dumps(second[part])
+
+
+# the hybrid
+
+
+def test_the_hybrid_knows_people_with_habits_better_than_popularity(config: RunConfig) -> None:
+    options = EvaluateOptions(models=("hybrid",), passes=5, repeats=True)
+    report = evaluate(config, options)
+    assert report["above_popularity"]["hybrid"]["mrr"]["low"] > 0
+
+
+def test_the_hybrid_knows_nothing_of_the_time_of_a_question_or_later(config: RunConfig) -> None:
+    with open_log(config.log) as log:
+        logged = read_log(log, config)
+    split = global_time(logged.events)
+    queries = split.queries()
+    model = Hybrid(config, logged.items, Makings(config, logged.items, 1).raw)
+    model.observe(split.training())
+    before = model.scores(queries.part(0, 5))
+    fresh = queries.fresh
+    later = fresh.ts >= queries.ts[4]
+    assert later.any()
+    changed = fresh.take(np.arange(len(fresh.ts)))
+    changed.item[later] = 0
+    asked = replace(queries.part(0, 5), fresh=changed)
+    assert (model.scores(asked) == before).all()
+
+
+def test_the_hybrid_scores_alike_whatever_the_order_of_questions(config: RunConfig) -> None:
+    with open_log(config.log) as log:
+        logged = read_log(log, config)
+    split = global_time(logged.events)
+    queries = split.queries()
+    model = Hybrid(config, logged.items, Makings(config, logged.items, 1).raw)
+    model.observe(split.training())
+    whole = model.scores(queries)
+    for query in reversed(range(0, len(queries), 7)):
+        assert model.scores(queries.part(query, query + 1))[0] == pytest.approx(
+            whole[query], abs=1e-4
+        )
+
+
+def test_the_hybrid_answers_for_a_user_with_ten_thousand_events(config: RunConfig) -> None:
+    with open_log(config.log) as log:
+        logged = read_log(log, config)
+    model = Hybrid(config, logged.items, Makings(config, logged.items, 1).raw)
+    split = global_time(logged.events)
+    model.observe(split.training())
+    asked = split.queries().part(0, 1)
+    short = asked.histories[0]
+    repeated = 1 + 10_000 // len(short.item)
+    long = type(short)(*(np.resize(tokens, repeated * len(tokens)) for tokens in short))
+    assert np.isfinite(model.scores(replace(asked, histories=[long]))).all()
+
+
+def test_more_passes_learn_more(config: RunConfig) -> None:
+    with open_log(config.log) as log:
+        logged = read_log(log, config)
+    raw = Makings(config, logged.items, 1).raw
+    split = global_time(logged.events)
+    once, often = (
+        judge(split, [Hybrid(config, logged.items, raw, passes)], repeats=True).ranks["hybrid"]
+        for passes in (1, 6)
+    )
+    assert (1 / often).mean() > (1 / once).mean()
+
+
+# what is read
+
+
+def test_events_are_read_once_and_not_against_their_users_will(
+    own_log: EventLog, config: RunConfig
+) -> None:
+    put(
+        own_log,
+        EVENTS,
+        event(1, "ann", "milk", 10),
+        event(1, "ann", "milk", 10),
+        event(2, "ann", "tea", 20),
+        event(3, "bob", "milk", 10),
+        event(4, "bob", "tea", 40),
+        event(5, "cem", "rice", 10),
+    )
+    put(
+        own_log,
+        CONTROLS,
+        {"user_id": "bob", "action": "forget", "ts": 30},
+        {"user_id": "cem", "action": "opt_out", "ts": 30},
+    )
+    logged = read_log(own_log, config)
+    events = logged.events
+    taken = zip((events.item_ids[item] for item in events.item), events.ts.tolist(), strict=True)
+    assert sorted(taken) == [("milk", 10), ("tea", 20), ("tea", 40)]
+    assert set(logged.items["text"].to_pylist()) == {""}
+
+
+def test_a_stretch_between_two_times(config: RunConfig) -> None:
+    start, end = START_MS + 100 * 60_000, START_MS + 300 * 60_000
+    options = EvaluateOptions(models=("popularity",), repeats=True, start=str(start), end=str(end))
+    report = evaluate(config, options)
+    assert 190 <= report["data"]["counts"]["events"] <= 210
+    assert report["items"] == 48
+
+
+# bad input
+
+
+def test_a_log_without_events_is_named(own_log: EventLog, config: RunConfig) -> None:
+    with pytest.raises(DataError, match="0 events in the stretch"):
+        read_log(own_log, config)
+
+
+def test_a_log_that_does_not_answer(tmp_path: Path) -> None:
+    other = load_config(None, (f"log=sqlite:///{tmp_path}/none.db",), environ={})
+    with pytest.raises(LogUnavailable):
+        evaluate(other, EvaluateOptions())
+
+
+def test_names_that_are_not_known_are_told_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"no model 'sasrek' here.*did you mean 'sasrec'"):
+        EvaluateOptions(models=("popularity", "sasrek"))
+    with pytest.raises(ConfigError, match=r"each once"):
+        EvaluateOptions(models=("popularity", "popularity"))
+    with pytest.raises(ConfigError, match=r"no model 'sasrec' here"):
+        EvaluateOptions("prequential", ("sasrec",))
+    with pytest.raises(ConfigError, match=r"no protocol 'luck'; known are prequential"):
+        EvaluateOptions("luck")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["passes", "cutoff", "max_queries"])
+def test_options_that_cannot_work(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is -1"):
+        EvaluateOptions(**{name: -1})
+
+
+def test_every_list_names_models_that_exist() -> None:
+    assert {*QUICK, *STREAMING} <= MODELS.keys()
+    assert {MODELS[name](None).name for name in STREAMING} == set(STREAMING)  # type: ignore[arg-type]
