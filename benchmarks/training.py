@@ -123,7 +123,7 @@ def learn_bare(config: RunConfig, windows: Sequence[Repeated]) -> float:
     torch.set_num_threads(config.training.torch_threads)
     torch.manual_seed(0)
     model, items = _model_and_items(config, [made for made, _ in windows])
-    optimizer, schedule = dense_optimizer(model, config.learner)
+    optimizer, schedule = dense_optimizer(dict(model.named_parameters()), config.learner)
     parameters, device = list(model.parameters()), torch.device("cpu")
     popularity = torch.zeros(len(items), len(config.features.half_lives_days))
     model.train()

@@ -1,12 +1,14 @@
 """Fine-tune on what the log holds now, publish the result, and end.
 
 python -m jobs.finetune --config run.toml
+python -m jobs.finetune --set encoder.policy=lora --set learner.encoder_lr=2e-5
 ray job submit --working-dir . -- python -m jobs.finetune --set log=kafka://broker:9092
 """
 
 import sys
 
 from jobs.arguments import add_on_gap, make_parser, settings, show
+from ray_rec.model.encoder import TextEncoder
 from ray_rec.training.interrupt import stop_on_signals
 from ray_rec.training.stream import run_stream
 
@@ -16,6 +18,8 @@ def main() -> int:
     parser = make_parser(__doc__)
     add_on_gap(parser)
     config = settings(parser.parse_args())
+    if config.encoder.learns:
+        sys.stderr.write(f"{TextEncoder(config.encoder).size}\n")
     with stop_on_signals() as stop:
         show(run_stream(config, bounded=True, stop=stop))
     return 130 if stop.is_set() else 0

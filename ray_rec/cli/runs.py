@@ -50,6 +50,10 @@ def train(
     from ray_rec.training.interrupt import stop_on_signals
     from ray_rec.training.stream import run_stream
 
+    if run.encoder.learns:
+        from ray_rec.model.encoder import TextEncoder
+
+        typer.echo(TextEncoder(run.encoder).size, err=True)
     with stop_on_signals() as stop:
         show(run_stream(run, bounded=True, stop=stop), as_json)
     if stop.is_set():

@@ -82,8 +82,9 @@ class Prequential:
         self.clock = Clock()
         self._config, self._options = config, options
         self._state = FeatureState(config.features)
-        self._learner = Learner(config.model, config.learner)
         self._encoder = TextEncoder(config.encoder)
+        learning = self._encoder if config.encoder.learns else None
+        self._learner = Learner(config.model, config.learner, encoder=learning)
         self._texts = TextStore(f"{config.state_dir}/texts", self._encoder.digest)
         self._rankers = default_rankers() if rankers is None else rankers
         self._seen = Popularity()
@@ -117,9 +118,12 @@ class Prequential:
         self.windows.append(_described(window, made, tables[EVENTS]) | {"losses": losses})
 
     def _observe(self, items: pa.Table) -> None:
-        if items.num_rows:
-            texts = [str(text) for text in items["text"].to_pylist()]
-            self._learner.observe(items, self._texts.vectors(texts, self._encoder.encode))
+        if not items.num_rows:
+            return
+        texts, encode = [str(text) for text in items["text"].to_pylist()], self._encoder.encode
+        learns = self._config.encoder.learns
+        raw = encode(texts) if learns else self._texts.vectors(texts, encode)
+        self._learner.observe(items, raw)
 
     def _test(
         self, window: Window, made: WindowExamples, queries: Queries, closed: pa.Table
@@ -157,7 +161,9 @@ class Prequential:
         num_steps = int(step.max(initial=-1)) + 1
         if not num_steps:
             return {}
-        return self._learner.learn(made, learned, num_steps).summary()
+        losses = self._learner.learn(made, learned, num_steps).summary()
+        self._learner.renew_texts()
+        return losses
 
 
 def _described(window: Window, made: WindowExamples, events: pa.Table) -> dict[str, Any]:

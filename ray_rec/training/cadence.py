@@ -12,6 +12,8 @@ Publish = Literal["none", "delta", "full"]
 class Cadence:
     """At most one version an interval, each `full_every`-th of them and the first one full.
 
+    Where versions are made at the end of a run alone there is none before.
+
     Args:
         config: the interval and how often a version is full.
         clock: wall clock in seconds.
@@ -25,7 +27,8 @@ class Cadence:
 
     def next(self) -> Publish:
         """Return what follows a window that is decided now."""
-        if self._clock() - self._published_at < self._config.publish_interval_s:
+        since_s = self._clock() - self._published_at
+        if self._config.publish == "end" or since_s < self._config.publish_interval_s:
             return "none"
         first = self._since_full is None
         return "full" if first or self._since_full == self._config.full_every - 1 else "delta"

@@ -58,6 +58,8 @@ class TrainingConfig:
     cpus_per_read: float = 0.25
     torch_threads: int = 1
     checkpoint_interval_s: float = 30.0
+    publish: Literal["interval", "end"] = "interval"
+    """Whether versions are made as the run goes, or one when it ends."""
     publish_interval_s: float = 1.0
     full_every: int = 20
     """Of so many published versions one is full; the others hold what changed."""
@@ -122,15 +124,24 @@ _LEAST_TESTED = 16
 class LearnerConfig:
     """Rates and step size of learning.
 
-    `id_lr` is the row-wise Adagrad's of item vectors.
+    `lr` is the network's rate, `id_lr` the row-wise Adagrad's of item vectors, `encoder_lr` that of
+    an encoder that learns.
     """
 
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "adam", "sgd", "adafactor"] = "adamw"
     lr: float = 3e-3
     id_lr: float = 0.05
+    encoder_lr: float = 1e-5
+    encoder_share: float = 0.25
+    """Of a step's texts, chosen by their hash, so many go through an encoder that learns; the
+    others keep their vectors of the last version."""
     weight_decay: float = 0.01
     clip: float = 5.0
     warmup_steps: int = 50
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """Of the rates of network and encoder after the warm-up."""
+    total_steps: int = 0
+    """Steps, with the warm-up, after which linear and cosine have come down to 0."""
     rows_per_step: int = 64
     test_rows: int = 128
     """About so many rows at most are predicted before a window is learned, chosen by their hash."""
@@ -149,16 +160,22 @@ class LearnerConfig:
 
     def __post_init__(self) -> None:
         """Reject values that could not work, naming the key."""
-        for key in ("lr", "id_lr", "clip", "explode_factor"):
+        for key in ("lr", "id_lr", "encoder_lr", "clip", "explode_factor"):
             if not getattr(self, key) > 0:
                 raise ConfigError(f"learner.{key} is {getattr(self, key)}; it must be above 0")
-        if not 0 < self.test_share <= 1:
-            raise ConfigError(f"learner.test_share is {self.test_share}; it must be within 0..1")
+        for key in ("test_share", "encoder_share"):
+            if not 0 < getattr(self, key) <= 1:
+                raise ConfigError(f"learner.{key} is {getattr(self, key)}; it must be within 0..1")
         if not 0 < self.retry_scale < 1:
             raise ConfigError(f"learner.retry_scale is {self.retry_scale}; it must be within 0..1")
         if self.precision == "bfloat16" and self.dtype == "float64":
             raise ConfigError("learner.precision=bfloat16 goes with learner.dtype=float32 only")
-        for key in ("weight_decay", "warmup_steps", "explode_patience"):
+        if self.schedule != "constant" and self.total_steps <= self.warmup_steps:
+            raise ConfigError(
+                f"learner.schedule={self.schedule} needs learner.total_steps above "
+                f"learner.warmup_steps ({self.warmup_steps}); it is {self.total_steps}"
+            )
+        for key in ("weight_decay", "warmup_steps", "total_steps", "explode_patience"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"learner.{key} is {getattr(self, key)}; it must be 0 or more")
         for key in ("rows_per_step", "test_rows"):

@@ -20,6 +20,7 @@ from ray_rec.features.arrays import mix
 from ray_rec.features.examples import Batch, WindowExamples, collate
 from ray_rec.model.changes import Rows
 from ray_rec.model.config import ModelConfig
+from ray_rec.model.encoder import TextEncoder
 from ray_rec.model.items import ItemSlice, ItemTable
 from ray_rec.model.recommender import LossSums, MultiTaskModel
 from ray_rec.model.servable import (
@@ -41,6 +42,7 @@ from ray_rec.training.optimizer import (
 )
 from ray_rec.training.steps import make_step, sample, shares
 from ray_rec.training.texts import Texts
+from ray_rec.training.tuner import Tuner
 from ray_rec.training.workers import Workers
 
 OPTIMIZER = "optimizer."
@@ -76,10 +78,15 @@ class Learner:
         model: the network's configuration.
         config: rates, step size and seed.
         device: where to learn.
+        encoder: the text encoder, where it is to learn too; on the same device.
     """
 
     def __init__(
-        self, model: ModelConfig, config: LearnerConfig, device: torch.device | None = None
+        self,
+        model: ModelConfig,
+        config: LearnerConfig,
+        device: torch.device | None = None,
+        encoder: TextEncoder | None = None,
     ) -> None:
         self._config, self._model_config = config, model
         self._device = device or torch.device("cpu")
@@ -89,10 +96,15 @@ class Learner:
         self._model = MultiTaskModel(model).to(self._device, self._dtype)
         self._items = ItemTable(model.dim, model.text_dim, self._dtype, self._device)
         self._texts = Texts(self._items)
-        self._optimizer, self._schedule = dense_optimizer(self._model, config)
+        self._parameters = dict(self._model.named_parameters())
+        self._tuner: Tuner | None = None
+        if encoder is not None:
+            self._tuner = Tuner(encoder, self._texts, config.encoder_share, self._mixed)
+            self._parameters |= self._tuner.parameters()
+        self._optimizer, self._schedule = dense_optimizer(self._parameters, config)
         self._guard = DivergenceGuard(config.explode_factor, config.explode_patience)
         self._workers = Workers()
-        for parameter in self._model.parameters():
+        for parameter in self._parameters.values():
             parameter.grad = torch.zeros_like(parameter)  # a worker without rows adds these
 
     def observe(self, items: pa.Table, text_vectors: Float32) -> None:
@@ -102,6 +114,8 @@ class Learner:
             return
         texts = [str(text) for text in items["text"].to_pylist()]
         text_row = self._texts.rows(texts, text_vectors)
+        if self._tuner is not None:
+            self._tuner.note(texts, text_row)
         before = len(self._items)
         self._items.grow(int(rows.max()) + 1)
         self._items.text_row[rows] = text_row.to(self._device)
@@ -185,6 +199,8 @@ class Learner:
         rows, made = make_step(batch, drawn, self._device, self._dtype)
         index = torch.from_numpy(rows).to(self._device)
         items = self._items.gather(index, course.popularity, config.id_prior)
+        if self._tuner is not None:
+            items = self._tuner.live(items, self._items.text_row[index], course.number, step)
         kept = mix(*_ints(course.number, step), rows) >= _threshold(config.id_dropout)
         own = torch.from_numpy(kept).to(self._device, self._dtype)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._mixed):
@@ -214,7 +230,7 @@ class Learner:
         if batch is not None and len(batch.target_item):
             at = torch.from_numpy(np.searchsorted(union, batch.target_item)).to(self._device)
             seen.index_add_(0, at, torch.ones_like(at, dtype=self._dtype))
-        parameters = list(self._model.parameters())
+        parameters = list(self._parameters.values())
         grads = [p.grad for p in parameters if p.grad is not None]
         self._workers.add_flat([*grads, grad, seen, losses])
         norm = torch.nn.utils.clip_grad_norm_(parameters, self._config.clip)
@@ -229,11 +245,18 @@ class Learner:
             group["lr"] *= rate_scale  # the schedule sets it anew for the next step
         self._optimizer.step()
         self._schedule.step()
+        if self._tuner is not None:
+            self._tuner.stepped(self._schedule.last_epoch)
         index = torch.from_numpy(rows).to(self._device)
         id_lr = self._config.id_lr * rate_scale
         rowwise_adagrad_(self._items.id, self._items.accumulator, index, grad, id_lr)
         self._items.count[index] += seen
         self._items.touch(index)
+
+    def renew_texts(self) -> None:
+        """Bring the vectors of all texts to what an encoder that learns makes of them now."""
+        if self._tuner is not None:
+            self._texts.renew(self._tuner.encode())
 
     def servable(self) -> Servable:
         """Return the model as it would serve now; later steps do not change it."""
@@ -277,9 +300,10 @@ class Learner:
         named |= {f"{ITEMS}{k}": v for k, v in self._items.tensors().items()}
         named |= {
             f"{OPTIMIZER}{k}": v
-            for k, v in optimizer_state(self._model, self._optimizer, self._schedule).items()
+            for k, v in optimizer_state(self._parameters, self._optimizer, self._schedule).items()
         }
         named |= self._texts.state() | self._guard.state()
+        named |= {} if self._tuner is None else self._tuner.state()
         return {k: v.detach().cpu().clone() for k, v in named.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -288,9 +312,11 @@ class Learner:
             self._model.load_state_dict(tensors_under(state, MODEL))
             self._items.load(tensors_under(state, ITEMS))
             load_optimizer(
-                self._model, self._optimizer, self._schedule, tensors_under(state, OPTIMIZER)
+                self._parameters, self._optimizer, self._schedule, tensors_under(state, OPTIMIZER)
             )
             self._texts.load(state)
+            if self._tuner is not None:
+                self._tuner.load(state)
             self._guard.load(state)
         except (KeyError, RuntimeError) as error:
             raise ModelError(

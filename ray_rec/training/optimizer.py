@@ -1,6 +1,9 @@
-"""Two optimizers: AdamW (or SGD) for the dense part, row-wise Adagrad for the items touched."""
+"""Two optimizers: one for the dense part and an encoder that learns, row-wise Adagrad for items."""
 
+import math
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,26 +13,58 @@ from torch.optim.lr_scheduler import LambdaLR
 from ray_rec.training.config import LearnerConfig
 
 STEPS = "steps"
+ENCODER = "encoder."
+"""How the names of an encoder's parameters begin, beside those of the network."""
+
 EPSILON = 1e-8
 
+Parameters = Mapping[str, nn.Parameter]
 
-def dense_optimizer(model: nn.Module, config: LearnerConfig) -> tuple[Optimizer, LambdaLR]:
-    """Return optimizer and schedule: linear warm-up, then constant, as suits endless training.
+
+def dense_optimizer(parameters: Parameters, config: LearnerConfig) -> tuple[Optimizer, LambdaLR]:
+    """Return optimizer and schedule of the parameters, by name.
 
     Only matrices decay: no norm, bias or single weight of a head does.
     """
-    parameters = list(model.parameters())
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer: Optimizer
-    if config.optimizer == "sgd":
-        optimizer = torch.optim.SGD(groups, lr=config.lr)
-    else:
-        optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=True)
-    warmup = config.warmup_steps
-    return optimizer, LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup)))
+    encoder = [p for name, p in parameters.items() if name.startswith(ENCODER)]
+    network = [p for name, p in parameters.items() if not name.startswith(ENCODER)]
+    groups = []
+    for part, lr in ((network, config.lr), (encoder, config.encoder_lr)):
+        matrices, others = [p for p in part if p.ndim > 1], [p for p in part if p.ndim <= 1]
+        for group, decay in ((matrices, config.weight_decay), (others, 0.0)):
+            if group:
+                groups.append({"params": group, "lr": lr, "weight_decay": decay})
+    return (made := _optimizer(groups, config)), LambdaLR(made, partial(rate, config))
+
+
+def _optimizer(groups: list[dict[str, Any]], config: LearnerConfig) -> Optimizer:
+    match config.optimizer:
+        case "sgd":
+            return torch.optim.SGD(groups)
+        case "adam":
+            return torch.optim.Adam(groups, fused=True)
+        case "adafactor":
+            return torch.optim.Adafactor(groups)
+        case "adamw":
+            return torch.optim.AdamW(groups, fused=True)
+
+
+def rate(config: LearnerConfig, step: int) -> float:
+    """Return the factor on the rates for a step, from 0: linear warm-up, then the schedule.
+
+    Constant suits endless training; linear and cosine come down to 0 at `total_steps`.
+
+    >>> plan = LearnerConfig(warmup_steps=2, total_steps=6, schedule="linear")
+    >>> [rate(plan, step) for step in range(8)]
+    [0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    """
+    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    if config.schedule == "constant":
+        return warm
+    past = (step - config.warmup_steps) / (config.total_steps - config.warmup_steps)
+    past = min(1.0, max(0.0, past))
+    left = 1.0 - past if config.schedule == "linear" else (1 + math.cos(math.pi * past)) / 2
+    return warm * left
 
 
 def rowwise_adagrad_(
@@ -45,11 +80,11 @@ def rowwise_adagrad_(
 
 
 def optimizer_state(
-    model: nn.Module, optimizer: Optimizer, schedule: LambdaLR
+    parameters: Parameters, optimizer: Optimizer, schedule: LambdaLR
 ) -> dict[str, Tensor]:
     """Return the optimizer's tensors as `parameter/entry`, and the steps taken."""
     out = {STEPS: torch.tensor(schedule.last_epoch)}
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameters.items():
         for entry, value in optimizer.state.get(parameter, {}).items():
             if value is not None:
                 out[f"{name}/{entry}"] = torch.as_tensor(value)
@@ -57,10 +92,10 @@ def optimizer_state(
 
 
 def load_optimizer(
-    model: nn.Module, optimizer: Optimizer, schedule: LambdaLR, state: Mapping[str, Tensor]
+    parameters: Parameters, optimizer: Optimizer, schedule: LambdaLR, state: Mapping[str, Tensor]
 ) -> None:
     """Take what `optimizer_state` gave."""
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameters.items():
         entries = {k.rpartition("/"): v for k, v in state.items()}
         mine = {k[2]: v.clone() for k, v in entries.items() if k[0] == name}
         if mine:

@@ -15,6 +15,7 @@ from ray_rec.errors import VersionConflict, VersionCorrupt, VersionMissing
 from ray_rec.features.arrays import Float32
 from ray_rec.log.base import Offsets
 from ray_rec.model.changes import Rows
+from ray_rec.model.encoder import TextEncoder
 from ray_rec.registry import Base, Draft, Manifest, Registry, Version
 from ray_rec.registry import Gate as Verdict
 from ray_rec.training.gate import Gate
@@ -73,6 +74,12 @@ class Publisher:
         self._publishing: Future[Manifest] | None = None
         self._incumbent: Version | None = None
         self.last: Base | None = None
+
+    def take_encoder(self, encoder: TextEncoder) -> None:
+        """Let the versions from here on name the encoder as it is now, and store it for them."""
+        self.flush()
+        self._encoder_digest = encoder.digest
+        self._registry.publish_encoder(self._encoder_digest, encoder.files())
 
     def begin(self, learner: Learner, candidate: Candidate, gate: Gate, kind: Kind) -> None:
         """Begin to publish what `learner` knows now, once the one before is done; it may go on.

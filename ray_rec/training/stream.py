@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,9 @@ def run_stream(
 ) -> StreamReport:
     """Learn from the log, continuing where the last run with this `state_dir` stopped.
 
+    Where the encoder learns too, a bounded run makes one version, at its end: before it the whole
+    catalogue is encoded anew.
+
     Args:
         config: the run's configuration.
         bounded: end at the offsets that the log has now, instead of following it.
@@ -67,6 +70,8 @@ def run_stream(
         ray.exceptions.RayActorError: the trainer's controller died before a window was learned.
     """
     stop = stop or threading.Event()
+    if bounded and config.encoder.learns:
+        config = replace(config, training=replace(config.training, publish="end"))
     if plans is not None:
         plans = _storage(plans)  # the planner has another working folder
         check_plans(plans)

@@ -46,6 +46,19 @@ class Texts:
             self._whitening = Whitening.fit(vectors[vectors.any(1)], width)
         return self._whitening
 
+    def whitened(self, raw: Tensor) -> Tensor:
+        """Return raw vectors [n, raw_dim] as the item tables hold them, [n, text_dim]."""
+        if self._whitening is None:
+            raise ModelError("there is no whitening before the first text; observe items first")
+        mean, projection = self._whitening.mean, self._whitening.projection
+        return Whitening(mean.to(raw.device), projection.to(raw.device)).apply(raw)
+
+    def renew(self, raw: Float32) -> None:
+        """Replace the vectors of all texts by those that raw ones [texts, raw_dim] now give."""
+        if len(raw):
+            raw[[key == NO_TEXT for key in self._rows]] = 0.0
+            self._items.renew_texts(self.whitened(torch.from_numpy(raw)))
+
     def whitening(self) -> dict[str, Tensor]:
         """Return the tensors that a version needs, by flat names; none before the first text."""
         if self._whitening is None:

@@ -6,6 +6,7 @@ only rank 0 publishes and keeps checkpoints.
 
 import logging
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ import ray.train.torch
 import torch
 
 from ray_rec.config import RunConfig
+from ray_rec.features.arrays import Float32
 from ray_rec.log.window import Window
 from ray_rec.model.encoder import TextEncoder
 from ray_rec.model.text import TextStore
@@ -121,7 +123,9 @@ class WindowLoop:
         if self._workers.rank > 0 and number > 0:
             kept = self._checkpoints.read(number)
         config, device = self._config, ray.train.torch.get_device()
-        self._learner = Learner(config.model, config.learner, device)
+        learning = TextEncoder(config.encoder, device) if config.encoder.learns else None
+        self._encoder = learning or self._encoder
+        self._learner = Learner(config.model, config.learner, device, learning)
         self._gate = Gate(config.model, config.training.gate_queries, config.training.gate_margin)
         self._number, self._learned = number, kept is not None
         self._rows: list[str] = []
@@ -170,7 +174,7 @@ class WindowLoop:
         self._gate.add(side.held_out)
         self._number = window.number + 1
         if window.publish != "none" and self._learned:
-            self._publish(metrics, window.publish)
+            self._publish(metrics, self._renewed(window.publish))
         timer.lap("publish")
         if keep and self._learned:
             self._keep()
@@ -182,17 +186,36 @@ class WindowLoop:
         return metrics
 
     def _observe(self, items: pa.Table) -> None:
-        """Bring new and changed items into the tables; rank 0 encodes, others find it stored."""
+        """Bring new and changed items into the tables."""
         if not items.num_rows:
             return
-        if self._workers.rank > 0:
-            self._workers.wait()
         texts = [str(text) for text in items["text"].to_pylist()]
-        self._learner.observe(items, self._texts.vectors(texts, self._encoder.encode))
-        if self._workers.rank == 0:
-            self._workers.wait()
+        self._learner.observe(items, self._embedded(texts))
         new = items.filter(pc.field("row") >= len(self._rows)).sort_by("row")
         self._rows.extend(str(item_id) for item_id in new["item_id"].to_pylist())
+
+    def _embedded(self, texts: Sequence[str]) -> Float32:
+        """Return raw vectors of texts; rank 0 encodes them, others find them stored.
+
+        What an encoder that learns makes is not stored: it soon makes others.
+        """
+        if self._config.encoder.learns:
+            return self._encoder.encode(texts)
+        if self._workers.rank > 0:
+            self._workers.wait()
+        vectors = self._texts.vectors(texts, self._encoder.encode)
+        if self._workers.rank == 0:
+            self._workers.wait()
+        return vectors
+
+    def _renewed(self, kind: Kind) -> Kind:
+        """Bring all texts to what an encoder that learns is now; its version is a full one."""
+        if not self._config.encoder.learns:
+            return kind
+        self._learner.renew_texts()
+        if self._publisher is not None:
+            self._publisher.take_encoder(self._encoder)
+        return "full"
 
     def _publish(self, metrics: dict[str, Any], kind: Kind) -> None:
         if self._publisher is None or self._side is None:

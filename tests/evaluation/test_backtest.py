@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from ray_rec.events.schema import EVENTS, ITEMS, LOG_SCHEMA
 from ray_rec.log.base import EventLog, create_standard_topics, open_log
 from ray_rec.log.cut import cut
 from ray_rec.log.window import Window
+from ray_rec.model.config import EncoderConfig
+from tests.model.encoders import make_encoder
 from tests.training.conftest import SMALL
 from tests.training.shop import START_MS, fill_items, fill_visits
 
@@ -94,6 +97,20 @@ def test_it_repeats_itself(config: RunConfig) -> None:
     first, second = (backtest(config, Options(max_queries=20)) for _ in range(2))
     for part in ("recall", "by_times_seen", "clicks", "data"):
         assert json.dumps(first[part]) == json.dumps(second[part])
+
+
+def test_the_encoder_may_learn_with_the_model(config: RunConfig, tmp_path: Path) -> None:
+    folder = str(make_encoder(tmp_path / "gpt2", "gpt2"))
+    frozen = EncoderConfig(model=folder, max_tokens=8)
+    learning = replace(frozen, policy="adapter", bottleneck=4)
+    learner = replace(config.learner, encoder_lr=0.01)
+    one, other = (
+        backtest(replace(config, encoder=encoder, learner=learner), Options(max_queries=50))
+        for encoder in (frozen, learning)
+    )
+    assert one["recall"]["hybrid"] != other["recall"]["hybrid"]
+    assert one["recall"]["item-knn"] == other["recall"]["item-knn"]
+    assert one["windows"][0]["counts"] == other["windows"][0]["counts"]
 
 
 def test_what_happens_from_a_time_on_changes_no_answer_before_it(

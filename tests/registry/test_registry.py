@@ -17,6 +17,7 @@ from ray_rec.errors import (
     VersionMissing,
 )
 from ray_rec.registry import Base, Current, Draft, Gate, Registry, content_digest
+from ray_rec.registry.store import Store
 
 TENSORS = {"model.w": torch.arange(6.0).reshape(2, 3), "items.count": torch.tensor([4, 5])}
 ROWS = ["apple", "pear, ünïcode"]
@@ -118,6 +119,19 @@ def test_nothing_to_roll_back_to(registry: Registry) -> None:
         registry.rollback()
     with pytest.raises(VersionMissing, match="has no version 9; it has 1"):
         registry.rollback(9)
+
+
+def test_encoders_are_kept_as_long_as_a_version_names_them(registry: Registry) -> None:
+    for number in range(1, 5):
+        registry.publish_encoder(f"e{number}", {"config.json": b"{}", "x.txt": b"%d" % number})
+        draft = dataclasses.replace(DRAFT, encoder=f"e{number}")
+        registry.publish(number, numbered(number), ROWS, draft)
+    registry.publish_encoder("e4", {"config.json": b"other", "x.txt": b""})
+    store = Store(registry.url)
+    assert store.read("encoders/e4/x.txt") == b"4", "it was there and stays"
+    registry.prune(keep=2)
+    assert store.names("encoders") == ["e3", "e4"]
+    assert store.read("encoders/e3/config.json") == b"{}"
 
 
 def test_prune_keeps_the_newest_the_current_and_the_one_before(registry: Registry) -> None:

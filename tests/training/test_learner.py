@@ -110,7 +110,7 @@ def test_the_same_windows_give_the_same_weights_whatever_else_draws_numbers() ->
     assert _equal(one.state(), other.state())
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "adafactor"])
 def test_a_loaded_state_goes_on_bit_for_bit(optimizer: Any) -> None:
     config = replace(FAST, optimizer=optimizer, warmup_steps=7)
     one, other = _learner(CHANCE, config), Learner(CHANCE, config)

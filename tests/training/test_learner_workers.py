@@ -11,10 +11,13 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from ray_rec.model.config import EncoderConfig
+from ray_rec.model.encoder import TextEncoder
 from ray_rec.training.config import LearnerConfig
 from ray_rec.training.learner import Learner
 from ray_rec.training.metrics import Metrics
 from tests.model import toy
+from tests.model.encoders import make_encoder
 
 NUM_STEPS = 5
 SAMPLED = replace(toy.PLAIN, exact_items=0, negatives=16, id_dropout=0.25)
@@ -22,6 +25,7 @@ SAMPLED = replace(toy.PLAIN, exact_items=0, negatives=16, id_dropout=0.25)
 CONFIGS = {
     "sgd": LearnerConfig(optimizer="sgd", lr=0.05),
     "adamw": LearnerConfig(optimizer="adamw", dtype="float64"),
+    "encoder": LearnerConfig(optimizer="sgd", lr=0.05, encoder_lr=0.05, encoder_share=0.5),
 }
 
 
@@ -46,10 +50,17 @@ def _mine(rank: int, count: int) -> list[dict[str, Any]]:
     return sorted([*kept, *taken], key=lambda row: int(row["offset"]))
 
 
-def _learned(config: LearnerConfig, rank: int, count: int) -> tuple[dict[str, Any], Metrics]:
+def _encoder(folder: Path) -> TextEncoder:
+    path = str(folder / "encoder")
+    return TextEncoder(EncoderConfig(model=path, max_tokens=8, policy="adapter", bottleneck=4))
+
+
+def _learned(name: str, rank: int, count: int, folder: Path) -> tuple[dict[str, Any], Metrics]:
     torch.set_num_threads(1)
-    learner = Learner(SAMPLED, config)
-    learner.observe(toy.items(), toy.text_vectors())
+    encoder = _encoder(folder) if name == "encoder" else None
+    learner = Learner(SAMPLED, CONFIGS[name], encoder=encoder)
+    texts = toy.items()["text"].to_pylist()
+    learner.observe(toy.items(), encoder.encode(texts) if encoder else toy.text_vectors())
     total = Metrics()
     for number in range(2):
         rows = _mine(rank, count)
@@ -61,8 +72,8 @@ def _learned(config: LearnerConfig, rank: int, count: int) -> tuple[dict[str, An
 def _worker(rank: int, folder: str) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
-    for name, config in CONFIGS.items():
-        state, metrics = _learned(config, rank, 2)
+    for name in CONFIGS:
+        state, metrics = _learned(name, rank, 2, Path(folder))
         torch.save({"state": state, "metrics": dict(metrics.sums)}, f"{folder}/{name}{rank}.pt")
     dist.destroy_process_group()
 
@@ -71,6 +82,7 @@ def _worker(rank: int, folder: str) -> None:
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with what two workers learned, by configuration and rank."""
     folder = tmp_path_factory.mktemp("workers")
+    make_encoder(folder / "encoder", "bert")
     context = get_context("spawn")
     workers = [context.Process(target=_worker, args=(rank, str(folder))) for rank in range(2)]
     for worker in workers:
@@ -81,9 +93,11 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("sgd", 1e-6), ("adamw", 1e-12)])
+@pytest.mark.parametrize(
+    ("name", "tolerance"), [("sgd", 1e-6), ("adamw", 1e-12), ("encoder", 2e-6)]
+)
 def test_two_workers_equal_one(name: str, tolerance: float, together: Path) -> None:
-    alone, tested = _learned(CONFIGS[name], 0, 1)
+    alone, tested = _learned(name, 0, 1, together)
     made = [torch.load(together / f"{name}{rank}.pt") for rank in range(2)]
     one, other = (worker["state"] for worker in made)
     for key, wanted in alone.items():

@@ -1,17 +1,25 @@
 """Sampled negatives and the two optimizers against plain references."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from ray_rec.errors import ConfigError
 from ray_rec.model.config import ModelConfig
 from ray_rec.model.losses import sampled_logits
 from ray_rec.model.recommender import MultiTaskModel
 from ray_rec.training.config import LearnerConfig
 from ray_rec.training.negatives import Negatives
-from ray_rec.training.optimizer import EPSILON, dense_optimizer, rowwise_adagrad_
+from ray_rec.training.optimizer import (
+    EPSILON,
+    dense_optimizer,
+    load_optimizer,
+    optimizer_state,
+    rowwise_adagrad_,
+)
 from tests.model import toy
 
 SAMPLED = ModelConfig(exact_items=0, negatives=20)
@@ -74,19 +82,78 @@ def test_a_row_without_gradient_stays() -> None:
 
 def test_matrices_decay_and_nothing_else_does() -> None:
     model = MultiTaskModel(replace(toy.PLAIN, blocks=1))
-    optimizer, _ = dense_optimizer(model, LearnerConfig(weight_decay=0.5))
+    named = dict(model.named_parameters())
+    optimizer, _ = dense_optimizer(named, LearnerConfig(weight_decay=0.5))
     of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():
         decays = of[id(parameter)]["weight_decay"] > 0
         assert decays == (parameter.ndim > 1 and not name.startswith("recall.")), name
 
 
-def test_the_rate_warms_up_and_then_stays() -> None:
-    model = MultiTaskModel(toy.PLAIN)
-    optimizer, schedule = dense_optimizer(model, LearnerConfig(lr=1.0, warmup_steps=4))
-    rates = []
-    for _ in range(6):
-        rates.append(optimizer.param_groups[0]["lr"])
+def rates(config: LearnerConfig, steps: int) -> list[float]:
+    """Return the network's rate in each step."""
+    parameters = {"w": torch.nn.Parameter(torch.ones(2, 2))}
+    optimizer, schedule = dense_optimizer(parameters, config)
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 1.0])
+    return found
+
+
+def test_the_rate_warms_up_and_then_stays() -> None:
+    found = rates(LearnerConfig(lr=1.0, warmup_steps=4), 6)
+    assert found == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 1.0])
+
+
+def test_the_rate_comes_down_by_the_cosine() -> None:
+    """Halfway (1 + cos(pi/2)) / 2 = .5, a quarter of the way (1 + cos(pi/4)) / 2 = .853553."""
+    config = LearnerConfig(lr=2.0, warmup_steps=2, total_steps=6, schedule="cosine")
+    assert rates(config, 8) == pytest.approx(
+        [1.0, 2.0, 2.0, 1.707107, 1.0, 0.292893, 0.0, 0.0], abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_schedule_without_an_end_is_refused(schedule: Any) -> None:
+    with pytest.raises(ConfigError, match=r"total_steps above learner\.warmup_steps \(50\)"):
+        LearnerConfig(schedule=schedule, total_steps=50)
+
+
+def test_an_encoder_has_a_rate_of_its_own() -> None:
+    """Plain steps against gradients of 1: by .5 and by .25."""
+    network, matrix, bias = (torch.nn.Parameter(torch.ones(*s)) for s in ((2, 2), (2, 2), (2,)))
+    named = {"w": network, "encoder.w": matrix, "encoder.b": bias}
+    config = LearnerConfig(
+        optimizer="sgd", lr=0.5, encoder_lr=0.25, warmup_steps=0, weight_decay=0.0
+    )
+    optimizer, _ = dense_optimizer(named, config)
+    for parameter in named.values():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert [float(p.detach().flatten()[0]) for p in named.values()] == [0.5, 0.75, 0.75]
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "adafactor"])
+def test_every_optimizer_goes_downhill_and_on_from_its_state(name: Any) -> None:
+    def started() -> tuple[dict[str, torch.nn.Parameter], torch.optim.Optimizer, Any]:
+        named = {"w": torch.nn.Parameter(torch.full((3, 2), 2.0))}
+        return named, *dense_optimizer(named, LearnerConfig(optimizer=name, lr=0.1))
+
+    def step(named: dict[str, torch.nn.Parameter], optimizer: Any, schedule: Any) -> float:
+        optimizer.zero_grad()
+        loss = named["w"].square().sum()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        schedule.step()
+        return float(loss.detach())
+
+    one, other = started(), started()
+    losses = [step(*one) for _ in range(5)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0]
+    other[0]["w"].data.copy_(one[0]["w"].data)
+    load_optimizer(*other, optimizer_state(*one))
+    assert step(*one) == step(*other)
+    assert torch.equal(one[0]["w"], other[0]["w"])

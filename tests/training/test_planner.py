@@ -182,6 +182,14 @@ def test_a_bounded_run_ends_with_a_full_version(log: EventLog, tmp_path: Path) -
     assert plans.close(len(publish)) is None
 
 
+def test_versions_may_be_left_to_the_end_of_a_run(log: EventLog, tmp_path: Path) -> None:
+    fill(log, EVENTS, 200)
+    plans = planner(log, tmp_path, end=ends(log), publish_interval_s=0.0, publish="end")
+    publish = [window.publish for window in told(plans)]
+    assert publish == [*["none"] * (len(publish) - 1), "full"]
+    assert len(publish) > 2
+
+
 def test_a_stopped_run_ends_with_a_full_version(log: EventLog, tmp_path: Path) -> None:
     plans = planner(log, tmp_path, publish_interval_s=1e9)
     assert plans.close(0) is None

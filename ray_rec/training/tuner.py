@@ -1,0 +1,102 @@
+"""A text encoder while it learns with the network: its vectors in a step, and what is kept of it.
+
+Only some of a step's texts are encoded anew, as the encoder costs far more than the network; which
+ones, their hash decides, so that all workers draw alike. The others keep the vectors that the item
+tables hold, made by the encoder as it was at the last version.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ray_rec.features.arrays import Float32, mix
+from ray_rec.model.encoder import TextEncoder, put
+from ray_rec.model.items import ItemSlice
+from ray_rec.model.ranks import Ranks
+from ray_rec.model.servable import tensors_under
+from ray_rec.training.optimizer import ENCODER
+from ray_rec.training.texts import Texts
+
+RANKS, TEXTS = "ranks.", "encoder_texts"
+_OF_TEXTS = 1
+"""Tells this draw from others over the same window, step and numbers of rows."""
+
+
+class Tuner:
+    """The encoder of a learner.
+
+    Dropout stays off: vectors made anew stand beside those of the tables, which were made so.
+
+    Args:
+        encoder: one whose policy lets it learn.
+        texts: which texts the tables hold, and how they are whitened.
+        share: of a step's texts that are encoded anew.
+        mixed: whether under bfloat16 autocast.
+    """
+
+    def __init__(self, encoder: TextEncoder, texts: Texts, share: float, mixed: bool) -> None:
+        self._encoder, self._texts = encoder, texts
+        self._share, self._mixed = share, mixed
+        self._by_row: list[str] = []
+        self._ranks = Ranks(encoder.model) if encoder.config.policy == "adalora" else None
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Return what learns, by names that the network's own do not have."""
+        return {f"{ENCODER}{name}": p for name, p in self._encoder.parameters().items()}
+
+    def note(self, texts: Sequence[str], rows: Tensor) -> None:
+        """Remember the texts of rows of the tables; new rows come in ascending order."""
+        for text, row in zip(texts, rows.tolist(), strict=True):
+            if row == len(self._by_row):
+                self._by_row.append(text)
+
+    def live(self, items: ItemSlice, text_row: Tensor, number: int, step: int) -> ItemSlice:
+        """Return the items of a step with some of their texts as the encoder sees them now.
+
+        `text_row` [U] is the row of each item's text.
+        """
+        rows: list[int] = torch.unique(text_row).tolist()
+        place = {row: at for at, row in enumerate(rows) if self._by_row[row]}
+        drawn = sorted(self._drawn(list(place), number, step), key=lambda r: len(self._by_row[r]))
+        if not drawn:
+            return items
+        size = self._encoder.config.batch_size
+        pieces = [drawn[at : at + size] for at in range(0, len(drawn), size)]
+        raw = [self._encoder.vectors([self._by_row[r] for r in p], self._mixed) for p in pieces]
+        white = self._texts.whitened(torch.cat(raw)).to(items.text)
+        index = torch.tensor([place[row] for row in drawn], device=items.text.device)
+        return replace(items, text=items.text.index_put((index,), white))
+
+    def _drawn(self, rows: list[int], number: int, step: int) -> list[int]:
+        if self._share >= 1:
+            return rows
+        parts = [np.array([part]) for part in (number, step, _OF_TEXTS)]
+        below = mix(*parts, np.array(rows, np.int64)) < np.uint64(self._share * 2**64)
+        return [row for row, drawn in zip(rows, below.tolist(), strict=True) if drawn]
+
+    def stepped(self, number: int) -> None:
+        """Do what the policy asks after step `number` (from 1), while its gradients are there."""
+        if self._ranks is not None:
+            self._ranks.step(number)
+
+    def encode(self) -> Float32:
+        """Return raw vectors [texts, raw_dim] of all rows, as the encoder makes them now."""
+        return self._encoder.encode(self._by_row)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what `load` needs, by flat names."""
+        ranks = self._ranks.state() if self._ranks is not None else {}
+        texts = torch.frombuffer(bytearray(msgspec.json.encode(self._by_row)), dtype=torch.uint8)
+        named = {f"{RANKS}{name}": tensor for name, tensor in ranks.items()}
+        return {**self.parameters(), **named, TEXTS: texts}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take what `state` gave."""
+        put(self._encoder.parameters(), tensors_under(state, ENCODER))
+        self._by_row = msgspec.json.decode(state[TEXTS].numpy().tobytes(), type=list[str])
+        if self._ranks is not None:
+            self._ranks.load(tensors_under(state, RANKS))
