@@ -46,6 +46,8 @@ from ray_rec.training.stream import connect, run_stream
 STAGES = ("read", "embed", "test", "learn", "publish", "checkpoint")
 SMALL_WINDOWS, SMALL_EVENTS = 60, 10
 STEADY = ("training.publish_interval_s=1", "training.checkpoint_interval_s=30")
+UNPUBLISHED = ("training.publish_interval_s=3600",)
+"""No empty window is made to publish, beside which the next one would be read ahead."""
 
 
 def main() -> None:
@@ -62,7 +64,7 @@ def main() -> None:
         learned, seconds = learn_by_stream(config)
         repeated = list(examples_of(config))
         bare = [learn_bare(config, repeated) for _ in range(2)]
-        fixed = small_windows(configure(folder, "partitions=1"))
+        fixed = small_windows(configure(folder, *UNPUBLISHED, "partitions=1"))
     examples = sum(window["examples"] for window in learned)
     result = {
         "examples_per_s": examples / seconds,
