@@ -11,6 +11,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+_PLACES = ("log", "registry", "state_dir")
+"""Of a configuration: a temporary folder says nothing afterwards."""
 _PACKAGES = ("ray", "torch", "pyarrow", "kafka-python", "confluent-kafka", "msgspec")
 
 
@@ -23,7 +25,7 @@ def finish(
         "benchmark": name,
         "quick": quick,
         "result": rounded,
-        "config": config,
+        "config": {key: value for key, value in config.items() if key not in _PLACES},
         "commit": _commit(),
         "machine": _machine(),
     }
