@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from ray_rec.features.config import FeatureConfig
 from ray_rec.features.examples import WindowExamples
-from ray_rec.features.owned import (
+from ray_rec.features.portions import (
     chains_for,
     chains_of,
     named,

@@ -15,8 +15,8 @@ from ray_rec.features.config import FeatureConfig
 from ray_rec.features.examples import WindowExamples
 from ray_rec.features.histories import Histories
 from ray_rec.features.join import Join
-from ray_rec.features.owned import chains_of, shared_chain
 from ray_rec.features.popularity import Popularity
+from ray_rec.features.portions import chains_of, shared_chain
 from ray_rec.features.records import read_records, topic_table
 from ray_rec.features.shared import Shared, WindowPlan
 from ray_rec.features.users import Chain, UserState, tables_of

@@ -67,7 +67,7 @@ def run_stream(
         LogError: the log does not answer or its topics do not fit together.
         ray.train.TrainingFailedError: the workers failed more than `training.max_failures` times
             without learning a window in between.
-        ray.exceptions.RayActorError: the trainer's controller died before a window was learned.
+        ray.exceptions.RayActorError: the trainer's controller died again and again in vain.
     """
     stop = stop or threading.Event()
     if bounded and config.encoder.learns:
@@ -156,8 +156,8 @@ def _fit(setup: "WorkerSetup", stop: threading.Event, tally: _Tally) -> None:
 def _fit_while_it_moves(setup: "WorkerSetup", tally: _Tally) -> None:
     """Run the trainer, and anew while each run got further before it failed for good.
 
-    It does so when its failures were too many. Where its controller has died, which is one process
-    and may die before the first window, it is tried `max_failures` times in vain as workers are.
+    Its workers' failures are counted within a run. Its controller is one process, which ends a run
+    whenever it dies: up to `max_failures` such ends in a row may come before a window is learned.
     """
     from ray.exceptions import RayActorError
     from ray.train import TrainingFailedError
