@@ -16,7 +16,7 @@ from jobs.arguments import make_parser, show
 from jobs.cluster import run_as_task
 from ray_rec.config import load_config
 from ray_rec.evaluation.backtest import Options, backtest
-from ray_rec.evaluation.report import write_report
+from ray_rec.evaluation.reports.report import write_report
 
 
 def main() -> int:

@@ -15,10 +15,10 @@ from typing import get_args
 from jobs.arguments import make_parser, show
 from jobs.cluster import run_as_task
 from ray_rec.config import load_config
+from ray_rec.evaluation.asking.splits import TimeOptions
 from ray_rec.evaluation.evaluate import EvaluateOptions, Protocol, evaluate
-from ray_rec.evaluation.evaluation_report import write_evaluation
-from ray_rec.evaluation.models import MODELS, QUICK
-from ray_rec.evaluation.splits import TimeOptions
+from ray_rec.evaluation.rankers.models import MODELS, QUICK
+from ray_rec.evaluation.reports.evaluation import write_evaluation
 
 
 def main() -> int:

@@ -156,10 +156,10 @@ def evaluate(
 ) -> None:
     """Compare models on the events of the log, whatever was imported."""
     run = settings(config, [*(overrides or ()), *([f"log={log}"] if log else ())])
+    from ray_rec.evaluation.asking.splits import TimeOptions
     from ray_rec.evaluation.evaluate import EvaluateOptions, evaluate
-    from ray_rec.evaluation.evaluation_report import write_evaluation
-    from ray_rec.evaluation.models import QUICK
-    from ray_rec.evaluation.splits import TimeOptions
+    from ray_rec.evaluation.rankers.models import QUICK
+    from ray_rec.evaluation.reports.evaluation import write_evaluation
 
     options = EvaluateOptions(
         protocol=protocol,

@@ -11,12 +11,12 @@ import torch
 
 from ray_rec.config import RunConfig
 from ray_rec.errors import DataError
-from ray_rec.evaluation.baselines import Ranker
+from ray_rec.evaluation.asking.stretch import ends, starts
 from ray_rec.evaluation.prequential import MODEL, Options, Prequential
-from ray_rec.evaluation.provenance import commit, data_digest, machine
-from ray_rec.evaluation.report import write_report
-from ray_rec.evaluation.stretch import ends, starts
-from ray_rec.evaluation.summary import summarise
+from ray_rec.evaluation.rankers.baselines import Ranker
+from ray_rec.evaluation.reports.provenance import commit, data_digest, machine
+from ray_rec.evaluation.reports.report import write_report
+from ray_rec.evaluation.reports.summary import summarise
 from ray_rec.events.decode import decode
 from ray_rec.events.schema import CONTROLS, EVENTS, EXPOSURES, ITEMS, LOG_SCHEMA
 from ray_rec.log.base import EventLog, check_topics, open_log

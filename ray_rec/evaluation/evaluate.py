@@ -8,17 +8,9 @@ import torch
 
 from ray_rec.config import RunConfig
 from ray_rec.errors import ConfigError
-from ray_rec.evaluation.backtest import backtest
-from ray_rec.evaluation.click_models import CLICK_MODELS
-from ray_rec.evaluation.click_offline import judge_clicks
-from ray_rec.evaluation.ledger import Ranked
-from ray_rec.evaluation.logged import Logged, read_log
-from ray_rec.evaluation.models import MODELS, QUICK, STREAMING, Makings, check_names, make
-from ray_rec.evaluation.offline import Progress, judge
-from ray_rec.evaluation.prequential import MODEL, Clock, Options
-from ray_rec.evaluation.provenance import commit, machine
-from ray_rec.evaluation.shown import read_shown
-from ray_rec.evaluation.splits import (
+from ray_rec.evaluation.asking.ledger import Ranked
+from ray_rec.evaluation.asking.logged import Logged, read_log
+from ray_rec.evaluation.asking.splits import (
     HELD_ITEMS,
     Split,
     TimeOptions,
@@ -26,8 +18,16 @@ from ray_rec.evaluation.splits import (
     item_holdout,
     leave_one_out,
 )
-from ray_rec.evaluation.summary import BASELINE, by_times_seen, compared
-from ray_rec.evaluation.tables import Events
+from ray_rec.evaluation.asking.tables import Events
+from ray_rec.evaluation.backtest import backtest
+from ray_rec.evaluation.clicks.models import CLICK_MODELS
+from ray_rec.evaluation.clicks.offline import judge_clicks
+from ray_rec.evaluation.clicks.shown import read_shown
+from ray_rec.evaluation.offline import Progress, judge
+from ray_rec.evaluation.prequential import MODEL, Clock, Options
+from ray_rec.evaluation.rankers.models import MODELS, QUICK, STREAMING, Makings, check_names, make
+from ray_rec.evaluation.reports.provenance import commit, machine
+from ray_rec.evaluation.reports.summary import BASELINE, by_times_seen, compared
 from ray_rec.features.examples import WINDOW_ITEMS_SCHEMA
 from ray_rec.log.base import open_log
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from ray_rec.evaluation.baselines import Ranker
-from ray_rec.evaluation.ledger import Ranked
-from ray_rec.evaluation.metrics import target_ranks
-from ray_rec.evaluation.questions import Queries
-from ray_rec.evaluation.splits import Split
+from ray_rec.evaluation.asking.ledger import Ranked
+from ray_rec.evaluation.asking.questions import Queries
+from ray_rec.evaluation.asking.splits import Split
+from ray_rec.evaluation.metrics.ranking import target_ranks
+from ray_rec.evaluation.rankers.baselines import Ranker
 from ray_rec.features.arrays import Float64
 
 CHUNK_QUERIES = 128  # scores of so many queries over all items are held at once

@@ -15,11 +15,11 @@ import pyarrow as pa
 
 from ray_rec.config import RunConfig
 from ray_rec.errors import ConfigError
-from ray_rec.evaluation.baselines import Popularity, Ranker, default_rankers
-from ray_rec.evaluation.clicks import Clicks, arrivals
-from ray_rec.evaluation.ledger import Ledger
-from ray_rec.evaluation.metrics import target_ranks
-from ray_rec.evaluation.questions import Queries, Users, questions
+from ray_rec.evaluation.asking.ledger import Ledger
+from ray_rec.evaluation.asking.questions import Queries, Users, questions
+from ray_rec.evaluation.clicks.measures import Clicks, arrivals
+from ray_rec.evaluation.metrics.ranking import target_ranks
+from ray_rec.evaluation.rankers.baselines import Popularity, Ranker, default_rankers
 from ray_rec.events.schema import EVENTS, EXPOSURES
 from ray_rec.features.arrays import AnyArray, Float64, numbers
 from ray_rec.features.examples import EVENTS_CODE, EXPOSURES_CODE, WindowExamples, assign_steps

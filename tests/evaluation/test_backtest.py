@@ -12,9 +12,9 @@ import pytest
 
 from ray_rec.config import RunConfig, load_config
 from ray_rec.errors import ConfigError, DataError, LogUnavailable
+from ray_rec.evaluation.asking.stretch import ends, starts
 from ray_rec.evaluation.backtest import TOPICS, Options, backtest, run_backtest
 from ray_rec.evaluation.prequential import Prequential
-from ray_rec.evaluation.stretch import ends, starts
 from ray_rec.events.decode import decode
 from ray_rec.events.schema import EVENTS, ITEMS, LOG_SCHEMA
 from ray_rec.log.base import EventLog, create_standard_topics, open_log

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ray_rec.evaluation.baselines import (
+from ray_rec.evaluation.rankers.baselines import (
     ItemKnn,
     OwnFrequency,
     Popularity,

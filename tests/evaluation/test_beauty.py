@@ -10,14 +10,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from ray_rec.evaluation.baselines import Ranker
-from ray_rec.evaluation.ledger import Ranked
-from ray_rec.evaluation.live import LivePopularity
-from ray_rec.evaluation.metrics import ranking
-from ray_rec.evaluation.neighbours import TextKnn
+from ray_rec.evaluation.asking.ledger import Ranked
+from ray_rec.evaluation.asking.splits import Split, TimeOptions, global_time
+from ray_rec.evaluation.asking.tables import Events
+from ray_rec.evaluation.metrics.ranking import ranking
 from ray_rec.evaluation.offline import judge
-from ray_rec.evaluation.splits import Split, TimeOptions, global_time
-from ray_rec.evaluation.tables import Events
+from ray_rec.evaluation.rankers.baselines import Ranker
+from ray_rec.evaluation.rankers.live import LivePopularity
+from ray_rec.evaluation.rankers.neighbours import TextKnn
 from ray_rec.features.config import TOKEN_TYPES, FeatureConfig
 from ray_rec.model.config import EncoderConfig
 from ray_rec.model.encoder import TextEncoder

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ray_rec.evaluation.bootstrap import auc_by_user, mean_by_user
-from ray_rec.evaluation.metrics import auc
+from ray_rec.evaluation.metrics.bootstrap import auc_by_user, mean_by_user
+from ray_rec.evaluation.metrics.ranking import auc
 
 
 def test_error_of_independent_rows_is_the_textbook_one() -> None:

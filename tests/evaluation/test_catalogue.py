@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ray_rec.evaluation.catalogue import (
+from ray_rec.evaluation.metrics.catalogue import (
     coverage,
     diversity,
     gini,

@@ -9,11 +9,11 @@ import pytest
 
 from ray_rec.config import RunConfig, load_config
 from ray_rec.errors import ConfigError, DataError
-from ray_rec.evaluation.click_models import CLICK_MODELS, ItemRate
-from ray_rec.evaluation.click_offline import judge_clicks
-from ray_rec.evaluation.logged import read_log
-from ray_rec.evaluation.questions import Interactions
-from ray_rec.evaluation.shown import KEYS, NEVER_DAYS, Shown, click_table, read_shown
+from ray_rec.evaluation.asking.logged import read_log
+from ray_rec.evaluation.asking.questions import Interactions
+from ray_rec.evaluation.clicks.models import CLICK_MODELS, ItemRate
+from ray_rec.evaluation.clicks.offline import judge_clicks
+from ray_rec.evaluation.clicks.shown import KEYS, NEVER_DAYS, Shown, click_table, read_shown
 from ray_rec.features.config import DAY_MS
 from ray_rec.log.base import create_standard_topics, open_log
 from tests.training.conftest import SMALL

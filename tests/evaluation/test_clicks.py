@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ray_rec.evaluation.clicks import ItemPrior, arrivals
+from ray_rec.evaluation.clicks.measures import ItemPrior, arrivals
 from ray_rec.features.examples import EXAMPLES_SCHEMA
 from ray_rec.features.join import OPEN_SCHEMA
 

@@ -11,13 +11,13 @@ import pytest
 
 from ray_rec.config import RunConfig, load_config
 from ray_rec.errors import ConfigError, DataError, LogUnavailable
+from ray_rec.evaluation.asking.logged import read_log
+from ray_rec.evaluation.asking.splits import global_time
 from ray_rec.evaluation.evaluate import EvaluateOptions, Protocol, evaluate
-from ray_rec.evaluation.evaluation_report import write_evaluation
-from ray_rec.evaluation.hybrid import Hybrid
-from ray_rec.evaluation.logged import read_log
-from ray_rec.evaluation.models import MODELS, QUICK, STREAMING, Makings
 from ray_rec.evaluation.offline import judge
-from ray_rec.evaluation.splits import global_time
+from ray_rec.evaluation.rankers.hybrid import Hybrid
+from ray_rec.evaluation.rankers.models import MODELS, QUICK, STREAMING, Makings
+from ray_rec.evaluation.reports.evaluation import write_evaluation
 from ray_rec.events.schema import CONTROLS, EVENTS, Record
 from ray_rec.log.base import EventLog, create_standard_topics, open_log
 from tests.training.conftest import SMALL

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_rec.errors import DataError
-from ray_rec.evaluation.metrics import (
+from ray_rec.evaluation.metrics.ranking import (
     auc,
     calibration,
     log_loss,

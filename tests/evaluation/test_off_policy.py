@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_rec.errors import ConfigError, DataError
-from ray_rec.evaluation.bootstrap import mean_by_user
-from ray_rec.evaluation.off_policy import Choices, value
+from ray_rec.evaluation.metrics.bootstrap import mean_by_user
+from ray_rec.evaluation.metrics.off_policy import Choices, value
 
 # Four choices; weights are 1/2, 2, 0 and 1.
 REWARD = np.array([1.0, 1.0, 1.0, 0.0])
@@ -72,7 +72,7 @@ def test_whole_distributions_become_choices() -> None:
 def test_missing_support_is_told_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     n = 1000
     policy = np.tile([0.25, 0.75], (n, 1))
-    with caplog.at_level(logging.WARNING, "ray_rec.evaluation.off_policy"):
+    with caplog.at_level(logging.WARNING, "ray_rec.evaluation.metrics.off_policy"):
         found = value(Choices.under(policy, np.zeros(n, int), np.ones(n), np.ones(n)))
     assert found.uncovered == 0.75
     assert found.dm is None

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from ray_rec.errors import DataError
-from ray_rec.evaluation.baselines import (
+from ray_rec.evaluation.asking.questions import Interactions, Queries
+from ray_rec.evaluation.asking.splits import TimeOptions, global_time, item_holdout, leave_one_out
+from ray_rec.evaluation.asking.tables import Events
+from ray_rec.evaluation.metrics.ranking import ranking
+from ray_rec.evaluation.offline import judge
+from ray_rec.evaluation.rankers.baselines import (
     ItemKnn,
     OwnFrequency,
     Popularity,
@@ -14,14 +19,9 @@ from ray_rec.evaluation.baselines import (
     Ranker,
     RecencyPopularity,
 )
-from ray_rec.evaluation.live import LivePopularity
-from ray_rec.evaluation.metrics import ranking
-from ray_rec.evaluation.neighbours import TextKnn, UserKnn
-from ray_rec.evaluation.offline import judge
-from ray_rec.evaluation.questions import Interactions, Queries
-from ray_rec.evaluation.sasrec import Average, SasRec, SasRecConfig
-from ray_rec.evaluation.splits import TimeOptions, global_time, item_holdout, leave_one_out
-from ray_rec.evaluation.tables import Events
+from ray_rec.evaluation.rankers.live import LivePopularity
+from ray_rec.evaluation.rankers.neighbours import TextKnn, UserKnn
+from ray_rec.evaluation.rankers.sasrec import Average, SasRec, SasRecConfig
 from ray_rec.features.arrays import AnyArray
 from ray_rec.features.config import DAY_MS
 from tests.evaluation.tables import Taken, table

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ray_rec.errors import DataError
-from ray_rec.evaluation.bootstrap import ratios_by_user
-from ray_rec.evaluation.paired import Paired, compare, compare_by_bucket
+from ray_rec.evaluation.metrics.bootstrap import ratios_by_user
+from ray_rec.evaluation.metrics.paired import Paired, compare, compare_by_bucket
 
 USER = np.array([1, 1, 2])
 

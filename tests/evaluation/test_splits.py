@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_rec.errors import ConfigError, DataError
-from ray_rec.evaluation.splits import (
+from ray_rec.evaluation.asking.splits import (
     Split,
     TimeOptions,
     global_time,
     item_holdout,
     leave_one_out,
 )
-from ray_rec.evaluation.tables import Events
+from ray_rec.evaluation.asking.tables import Events
 from tests.evaluation.tables import Taken, table
 
 PAST_AND_FUTURE = [

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from ray_rec.config import RunConfig
-from ray_rec.evaluation.clicks import Judged
-from ray_rec.evaluation.ledger import Ledger
-from ray_rec.evaluation.questions import Interactions, Queries
-from ray_rec.evaluation.summary import summarise
+from ray_rec.evaluation.asking.ledger import Ledger
+from ray_rec.evaluation.asking.questions import Interactions, Queries
+from ray_rec.evaluation.clicks.measures import Judged
+from ray_rec.evaluation.reports.summary import summarise
 
 
 def queries(users: list[int], target_query: list[int]) -> Queries:

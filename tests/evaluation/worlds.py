@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from ray_rec.evaluation.questions import Interactions, Queries, Users, questions
+from ray_rec.evaluation.asking.questions import Interactions, Queries, Users, questions
 from ray_rec.events.schema import EVENTS, EVENTS_SCHEMA
 from ray_rec.features.config import FeatureConfig
 from ray_rec.features.examples import EVENTS_CODE

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ray_rec.evaluation.questions import Interactions, Queries
+from ray_rec.evaluation.asking.questions import Interactions, Queries
 from ray_rec.features.arrays import AnyArray, Int64
 from ray_rec.features.config import DAY_MS
 

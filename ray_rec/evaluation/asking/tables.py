@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ray_rec.errors import DataError
-from ray_rec.evaluation.questions import Interactions
+from ray_rec.evaluation.asking.questions import Interactions
 from ray_rec.features.arrays import AnyArray, Int64, UInt64, column, hash_strings, mix, numbers
 from ray_rec.features.config import FeatureConfig
 from ray_rec.features.index import Index

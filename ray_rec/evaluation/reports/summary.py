@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 
 from ray_rec.config import RunConfig
-from ray_rec.evaluation.bootstrap import Estimate, auc_by_user, mean_by_user
-from ray_rec.evaluation.buckets import BUCKETS, bucket
-from ray_rec.evaluation.clicks import Judged
-from ray_rec.evaluation.ledger import Ledger, Ranked
-from ray_rec.evaluation.metrics import (
+from ray_rec.evaluation.asking.ledger import Ledger, Ranked
+from ray_rec.evaluation.clicks.measures import Judged
+from ray_rec.evaluation.metrics.bootstrap import Estimate, auc_by_user, mean_by_user
+from ray_rec.evaluation.metrics.buckets import BUCKETS, bucket
+from ray_rec.evaluation.metrics.ranking import (
     auc,
     calibration,
     log_loss,

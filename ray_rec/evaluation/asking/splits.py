@@ -17,8 +17,8 @@ from typing import Self
 import numpy as np
 
 from ray_rec.errors import ConfigError, DataError
-from ray_rec.evaluation.questions import Interactions, Queries
-from ray_rec.evaluation.tables import Events
+from ray_rec.evaluation.asking.questions import Interactions, Queries
+from ray_rec.evaluation.asking.tables import Events
 from ray_rec.features.arrays import (
     AnyArray,
     Bool,

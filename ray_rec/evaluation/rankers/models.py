@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ray_rec.config import RunConfig
 from ray_rec.errors import ConfigError
-from ray_rec.evaluation.baselines import (
+from ray_rec.evaluation.rankers.baselines import (
     ItemKnn,
     OwnFrequency,
     Popularity,
@@ -17,10 +17,10 @@ from ray_rec.evaluation.baselines import (
     Ranker,
     RecencyPopularity,
 )
-from ray_rec.evaluation.hybrid import Hybrid
-from ray_rec.evaluation.live import LivePopularity
-from ray_rec.evaluation.neighbours import TextKnn, UserKnn
-from ray_rec.evaluation.sasrec import Average, SasRec
+from ray_rec.evaluation.rankers.hybrid import Hybrid
+from ray_rec.evaluation.rankers.live import LivePopularity
+from ray_rec.evaluation.rankers.neighbours import TextKnn, UserKnn
+from ray_rec.evaluation.rankers.sasrec import Average, SasRec
 from ray_rec.model.encoder import TextEncoder
 from ray_rec.model.text import TextStore, Vectors
 

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from ray_rec.config import RunConfig
-from ray_rec.evaluation.live import Timeline
-from ray_rec.evaluation.questions import Interactions, Queries
+from ray_rec.evaluation.asking.questions import Interactions, Queries
+from ray_rec.evaluation.rankers.live import Timeline
 from ray_rec.events.schema import EVENTS, EVENTS_SCHEMA, ITEMS, ITEMS_SCHEMA
 from ray_rec.features.arrays import AnyArray, Float32, arrow, numbers
 from ray_rec.features.examples import WindowExamples, assign_steps

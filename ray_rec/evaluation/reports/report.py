@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ray_rec.evaluation.charts import lines, reliability
+from ray_rec.evaluation.reports.charts import lines, reliability
 
 Plain = dict[str, Any]
 

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from ray_rec.errors import DataError
-from ray_rec.evaluation.bootstrap import auc_by_user
-from ray_rec.evaluation.click_models import CLICK_MODELS
-from ray_rec.evaluation.metrics import auc, calibration, log_loss, user_auc
-from ray_rec.evaluation.shown import Shown, Table, click_table
-from ray_rec.evaluation.summary import PRIOR
+from ray_rec.evaluation.clicks.models import CLICK_MODELS
+from ray_rec.evaluation.clicks.shown import Shown, Table, click_table
+from ray_rec.evaluation.metrics.bootstrap import auc_by_user
+from ray_rec.evaluation.metrics.ranking import auc, calibration, log_loss, user_auc
+from ray_rec.evaluation.reports.summary import PRIOR
 from ray_rec.features.arrays import AnyArray, Bool
 
 RARE = 20

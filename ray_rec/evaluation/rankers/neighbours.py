@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ray_rec.evaluation.questions import Interactions, Queries, joined
+from ray_rec.evaluation.asking.questions import Interactions, Queries, joined
 from ray_rec.features.arrays import AnyArray, Bool, Int64
 from ray_rec.features.config import DAY_MS
 from ray_rec.model.text import Vectors, Whitening

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_rec.evaluation.questions import Users
+from ray_rec.evaluation.asking.questions import Users
 from ray_rec.features.arrays import AnyArray, Float32, Float64, Int64, lists, mix, numbers
 from ray_rec.features.examples import EXPOSURES_CODE
 from ray_rec.features.histories import History

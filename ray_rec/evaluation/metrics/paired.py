@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ray_rec.errors import DataError
-from ray_rec.evaluation.bootstrap import Estimate, ratios_by_user
-from ray_rec.evaluation.buckets import BUCKETS, bucket
+from ray_rec.evaluation.metrics.bootstrap import Estimate, ratios_by_user
+from ray_rec.evaluation.metrics.buckets import BUCKETS, bucket
 from ray_rec.features.arrays import AnyArray, Bool
 
 MIN_SEEDS = 3

@@ -12,7 +12,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from ray_rec.errors import ConfigError, DataError
-from ray_rec.evaluation.bootstrap import Estimate, ratios_by_user
+from ray_rec.evaluation.metrics.bootstrap import Estimate, ratios_by_user
 from ray_rec.features.arrays import AnyArray, Float64, Int64
 
 MIN_EFFECTIVE_ROWS = 100

@@ -7,10 +7,10 @@ import pyarrow as pa
 
 from ray_rec.config import RunConfig
 from ray_rec.errors import DataError
+from ray_rec.evaluation.asking.stretch import ends, starts
+from ray_rec.evaluation.asking.tables import Events
 from ray_rec.evaluation.backtest import TOPICS, read_window
-from ray_rec.evaluation.provenance import data_digest
-from ray_rec.evaluation.stretch import ends, starts
-from ray_rec.evaluation.tables import Events
+from ray_rec.evaluation.reports.provenance import data_digest
 from ray_rec.events.schema import CONTROLS, EVENTS, ITEMS
 from ray_rec.features.arrays import column, hash_strings, numbers
 from ray_rec.features.catalogue import Catalogue

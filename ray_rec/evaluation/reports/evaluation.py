@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
-from ray_rec.evaluation.click_offline import RARE
-from ray_rec.evaluation.report import (
+from ray_rec.evaluation.clicks.offline import RARE
+from ray_rec.evaluation.reports.report import (
     Plain,
     clicks,
     comparison,

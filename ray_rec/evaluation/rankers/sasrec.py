@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ray_rec.errors import ConfigError
-from ray_rec.evaluation.neighbours import fit_texts
-from ray_rec.evaluation.questions import Interactions, Queries, joined
+from ray_rec.evaluation.asking.questions import Interactions, Queries, joined
+from ray_rec.evaluation.rankers.neighbours import fit_texts
 from ray_rec.features.arrays import AnyArray, Int64, first_of_groups
 from ray_rec.model.text import Vectors
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ray_rec.evaluation.metrics import sorted_auc
+from ray_rec.evaluation.metrics.ranking import sorted_auc
 from ray_rec.features.arrays import AnyArray, Float64, Int64
 
 SAMPLES = 500

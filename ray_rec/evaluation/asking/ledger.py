@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ray_rec.evaluation.clicks import Judged
-from ray_rec.evaluation.questions import Queries
+from ray_rec.evaluation.asking.questions import Queries
+from ray_rec.evaluation.clicks.measures import Judged
 from ray_rec.features.arrays import AnyArray, Float64, Int64
 
 

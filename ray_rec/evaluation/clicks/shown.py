@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from ray_rec.config import RunConfig
 from ray_rec.errors import DataError
-from ray_rec.evaluation.clicks import PRIOR_STRENGTH
-from ray_rec.evaluation.questions import Interactions, Users, interactions
+from ray_rec.evaluation.asking.questions import Interactions, Users, interactions
+from ray_rec.evaluation.clicks.measures import PRIOR_STRENGTH
 from ray_rec.events.schema import EVENTS, EXPOSURES
 from ray_rec.features.arrays import (
     AnyArray,

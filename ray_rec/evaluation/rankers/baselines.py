@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ray_rec.evaluation.questions import Interactions, Queries
+from ray_rec.evaluation.asking.questions import Interactions, Queries
 from ray_rec.features.arrays import AnyArray, Float32, Float64, Int64, grown, mix, ragged_ranges
 from ray_rec.features.config import DAY_MS
 

@@ -1,0 +1,1 @@
+"""Whether what was shown is taken: rows of exposures, models of them, measures."""
