@@ -37,6 +37,7 @@ from ray_rec.model.items import ItemTable
 from ray_rec.model.recommender import MultiTaskModel
 from ray_rec.model.text import TextStore, Whitening
 from ray_rec.training.embed import embed_catalogue
+from ray_rec.training.moments import Moments
 from ray_rec.training.negatives import Negatives
 from ray_rec.training.optimizer import dense_optimizer, rowwise_adagrad_
 from ray_rec.training.plans import PlanStore
@@ -133,11 +134,13 @@ def learn_bare(config: RunConfig, windows: Sequence[Repeated]) -> float:
     for made, batches in windows:
         known = made.popularity
         popularity[: len(known)] = torch.from_numpy(known)
+        once = Moments.once(popularity.numpy())
         negatives = Negatives(popularity.numpy(), config.model, made.number)
         for step, batch in enumerate(batches):
-            rows, inputs = make_step(batch, negatives.draw(step), device, torch.float32)
+            drawn = negatives.draw(step)
+            rows, inputs = make_step(batch, drawn, once, device, torch.float32)
             index = torch.from_numpy(rows)
-            taken = items.gather(index, popularity, config.model.id_prior)
+            taken = items.gather(index, popularity[None], config.model.id_prior)
             sums = model.losses(taken, inputs)
             loss = config.model.beta * sums.recall / max(1, sums.recall_weight)
             loss = loss + config.model.alpha * sums.click / max(1, sums.click_weight)

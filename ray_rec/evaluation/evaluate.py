@@ -77,6 +77,11 @@ class EvaluateOptions:
         return self.protocol == "prequential"
 
     @property
+    def is_ordered(self) -> bool:
+        """Whether the order of events of one time is taken for the true one."""
+        return self.protocol == "leave-one-out" or self.time.same_time
+
+    @property
     def rankers(self) -> tuple[str, ...]:
         """The models that rank items, popularity among them."""
         named = tuple(name for name in self.models if name not in CLICK_MODELS)
@@ -107,7 +112,9 @@ def evaluate(
     with clock.stage("read"), open_log(config.log) as log:
         logged = read_log(log, config, options.start, options.end)
     split = divide(logged.events, options)
-    rankers = make(options.rankers, Makings(config, logged.items, options.passes))
+    rankers = make(
+        options.rankers, Makings(config, logged.items, options.passes, options.is_ordered)
+    )
     with clock.stage("fit and rank"):
         judged = judge(split, rankers, options.repeats, options.max_queries, progress)
     with clock.stage("summary"):

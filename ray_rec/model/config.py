@@ -78,6 +78,13 @@ class ModelConfig:
     recall_loss: Literal["softmax", "bce"] = "softmax"
     exact_items: int = 4_000
     negatives: int = 512
+    untaken_negatives: bool = True
+    """Whether items that nobody took yet are told apart from the targets too. If not, what was
+    never learned is judged by its text and popularity as it comes."""
+    late_text: tuple[float, ...] = ()
+    """Weights of what reads like the last item, and like the recent ones, if they are only added
+    in answering: chosen on later data, where several passes would learn them too small. Empty:
+    both are learned with the rest."""
     alpha: float = 1.0
     beta: float = 1.0
 
@@ -89,6 +96,8 @@ class ModelConfig:
         for key in ("id_prior", "exact_items"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"model.{key} is {getattr(self, key)}; it must not be negative")
+        if len(self.late_text) not in (0, 2):
+            raise ConfigError(f"model.late_text is {self.late_text!r}; give two weights or none")
         if self.dim % self.heads:
             raise ConfigError(f"model.dim {self.dim} must be a multiple of model.heads")
         if not (0 <= self.dropout < 1 and 0 <= self.id_dropout < 1):

@@ -27,7 +27,11 @@ class RecallHead(nn.Module):
         # near what some weeks of baskets teach, so that the first answers make sense already
         longer = torch.linspace(0.0, 1.0, config.num_horizons)
         self.popularity = nn.Parameter(1.2 * longer / longer.sum().clamp(min=1.0))
-        self.text = nn.Parameter(torch.tensor([0.3, 1.7]))
+        self._late = bool(config.late_text)
+        if self._late:
+            self.register_buffer("text", torch.tensor(config.late_text))
+        else:
+            self.text = nn.Parameter(torch.tensor([0.3, 1.7]))
         self.repeat = nn.Parameter(torch.tensor([1.8, -0.2, 1.0]))
         self.repeat_bonus = nn.Parameter(torch.tensor(3.5))
         self.repeat_popularity = nn.Parameter(-0.8 * longer / longer.sum().clamp(min=1.0))
@@ -39,6 +43,11 @@ class RecallHead(nn.Module):
     def popular(self, popularity: Tensor) -> Tensor:
         """Return the part of log counts [..., H]."""
         return popularity @ self.popularity
+
+    @property
+    def reads(self) -> bool:
+        """Whether texts are part of the score now."""
+        return not (self._late and self.training)
 
     def profile(self, last: Tensor, mean: Tensor) -> Tensor:
         """Return the text vector [Q, text_dim] whose dot product with an item's is the text part.

@@ -26,7 +26,7 @@ class ItemSlice:
         share: a = n/(n+k) of the own vector, [U].
         text: whitened text of the distinct texts [V, text_dim].
         text_of: int64 [U] into `text`.
-        popularity: log counts by horizon [U, H].
+        popularity: log counts by horizon as of M moments [M, U, H].
         price: [U], NaN where unknown.
         vector: item vectors [U, d] where they are known already, as when serving.
     """
@@ -105,14 +105,14 @@ class ItemTable:
         self._published_texts = 0
 
     def gather(self, rows: Tensor, popularity: Tensor, id_prior: float) -> ItemSlice:
-        """Return the items of distinct `rows` [U]; `popularity` is [num_items, H]."""
+        """Return the items of distinct `rows` [U]; `popularity` is [M, num_items, H]."""
         texts, text_of = torch.unique(self.text_row[rows], return_inverse=True)
         return ItemSlice(
             id=self.id[rows].requires_grad_(),
             share=own_share(self.count[rows], id_prior),
             text=self.text[texts],
             text_of=text_of,
-            popularity=popularity[rows],
+            popularity=popularity[:, rows],
             price=self.price[rows],
         )
 

@@ -148,7 +148,7 @@ class MultiTaskModel(nn.Module):
         sure = torch.cat([view.own.key[asking[view.own.query]], wanted])
         key, place = torch.unique(sure, return_inverse=True)
         pair_query, pair_item = key // len(view.vector), key % len(view.vector)
-        score = self.pair_scores(items, view, pair_query, pair_item)
+        score = self.pair_scores(items, view, step.queries.moment, pair_query, pair_item)
         target = place[-len(wanted) :]
         row = torch.searchsorted(asked, pair_query)
         drawn = self._negative_scores(items, view, step, asked)
@@ -160,24 +160,34 @@ class MultiTaskModel(nn.Module):
         drawn = sampled_logits(drawn, step.log_chance)
         return softmax_loss(score[target], query, torch.cat([candidates, drawn], dim=1))
 
-    def pair_scores(self, items: ItemSlice, view: View, query: Tensor, item: Tensor) -> Tensor:
-        """Return the recall score of one item for each of some queries, [n]."""
-        head, profile = self.recall, self.recall.profile(view.text_last, view.text_mean)
-        popularity, counts = items.popularity[item], view.own.look_up(query, item)
-        return (
+    def pair_scores(
+        self, items: ItemSlice, view: View, moment: Tensor, query: Tensor, item: Tensor
+    ) -> Tensor:
+        """Return the recall score of one item for each of some queries, [n]; `moment` is [Q]."""
+        head = self.recall
+        popularity, counts = items.popularity[moment[query], item], view.own.look_up(query, item)
+        score = (
             head.taste((view.user[query] * view.vector[item]).sum(1))
             + head.popular(popularity)
-            + (profile[query] * view.text[item]).sum(1)
             + head.repeats(counts, popularity) * (counts[:, 0] > 0)
         )
+        if head.reads:
+            profile = head.profile(view.text_last, view.text_mean)
+            score = score + (profile[query] * view.text[item]).sum(1)
+        return score
 
     def _negative_scores(self, items: ItemSlice, view: View, step: Step, asked: Tensor) -> Tensor:
         """Return the scores of the step's negatives for asking queries, [A, C], but for repeats."""
         head, negative = self.recall, step.negative
-        profile = head.profile(view.text_last[asked], view.text_mean[asked])
-        asks = torch.cat([head.taste(view.user[asked]), profile], dim=1)
-        answers = torch.cat([view.vector[negative], view.text[negative]], dim=1)
-        return torch.addmm(head.popular(items.popularity[negative]), asks, answers.T)
+        asks, answers = head.taste(view.user[asked]), view.vector[negative]
+        if head.reads:
+            profile = head.profile(view.text_last[asked], view.text_mean[asked])
+            asks = torch.cat([asks, profile], dim=1)
+            answers = torch.cat([answers, view.text[negative]], dim=1)
+        popular = head.popular(items.popularity[:, negative])
+        if len(popular) > 1:
+            popular = popular[step.queries.moment[asked]]
+        return torch.addmm(popular, asks, answers.T)
 
     def shown_logits(
         self, items: ItemSlice, view: View, shown: ShownItems, position: Tensor | None

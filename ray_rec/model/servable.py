@@ -193,6 +193,7 @@ class Servable:
             row=torch.arange(len(histories)),
             context=torch.from_numpy(length),
             at_ms=torch.from_numpy(np.asarray(at_ms, np.int64)),
+            moment=torch.zeros(len(histories), dtype=torch.int64),
         )
         index = torch.from_numpy(rows)
         items = self._slice(index)
@@ -205,7 +206,7 @@ class Servable:
             share=tables.share[rows],
             text=tables.text[tables.text_row[rows]],
             text_of=torch.arange(len(rows)),
-            popularity=tables.vector.new_zeros(len(rows), 0),  # both heads are given theirs
+            popularity=tables.vector.new_zeros(1, len(rows), 0),  # both heads are given theirs
             price=tables.price[rows],
             vector=tables.vector[rows],
         )

@@ -77,6 +77,7 @@ class Trunk(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         dim = config.dim
+        self.dropout = config.dropout
         self.start = nn.Parameter(torch.zeros(dim))
         self.kind = nn.Embedding(config.num_types, dim)
         self.gap = nn.Embedding(NUM_GAPS, dim)
@@ -96,6 +97,7 @@ class Trunk(nn.Module):
         start_B1d = self.start.expand(len(x_BLd), 1, -1)
         x_BLd = torch.cat([start_B1d, x_BLd], dim=1)
         x_BLd = x_BLd + self.place.weight[: x_BLd.shape[1]]
+        x_BLd = functional.dropout(x_BLd, self.dropout, self.training)
         *blocks, last = (cast(Block, block) for block in self.blocks)
         for block in blocks:
             x_BLd = block(x_BLd)

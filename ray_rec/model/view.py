@@ -24,6 +24,7 @@ class Queries:
     row: Tensor  # int64 [Q]
     context: Tensor  # int64 [Q]
     at_ms: Tensor  # int64 [Q]
+    moment: Tensor  # int64 [Q] of the slice's popularity that it is asked with
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,11 @@ from ray_rec.model.servable import (
 from ray_rec.training.config import LearnerConfig
 from ray_rec.training.divergence import DivergenceGuard
 from ray_rec.training.metrics import Metrics, measure
+from ray_rec.training.moments import Moments
 from ray_rec.training.negatives import Negatives
 from ray_rec.training.optimizer import (
     dense_optimizer,
+    left,
     load_optimizer,
     optimizer_state,
     rowwise_adagrad_,
@@ -54,12 +56,14 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class _Course:
-    """What all steps of a window share; popularity [N, H] is as of its start."""
+    """What all steps of a window share; popularity is [M, N, H], by moment."""
 
     number: int
     rate_scale: float
+    moments: Moments
     popularity: Tensor
     negatives: Negatives
+    counted: bool
 
 
 @dataclass(frozen=True)
@@ -153,21 +157,33 @@ class Learner:
         examples: pa.Table,
         num_steps: int,
         rate_scale: float = 1.0,
+        moments: Moments | None = None,
+        counted: bool = False,
     ) -> Metrics:
         """Take the window's steps with this worker's share of its rows (sorted by step).
 
-        `rate_scale` is a factor on all learning rates, for this window alone.
+        Args:
+            window: whose rows they are; its number seeds what is drawn.
+            examples: EXAMPLES_SCHEMA, sorted by step.
+            num_steps: of all workers.
+            rate_scale: a factor on all learning rates, for this window alone.
+            moments: popularity by time, of all items that are known; otherwise all queries are
+                asked with that of the window.
+            counted: whether the events of these rows were counted before (see `count`).
 
         Raises:
             Diverged: a loss or gradient is not finite, or a loss exploded; names window and step.
         """
         self._model.train()
-        known = known_popularity(window.popularity, len(self._items))
+        if moments is None:
+            moments = Moments.once(known_popularity(window.popularity, len(self._items)).numpy())
         course = _Course(
             number=window.number,
             rate_scale=rate_scale,
-            popularity=known.to(self._device, self._dtype),
-            negatives=Negatives(known.numpy(), self._model_config, window.number),
+            moments=moments,
+            popularity=torch.from_numpy(moments.popularity).to(self._device, self._dtype),
+            negatives=Negatives(moments.popularity[-1], self._model_config, window.number),
+            counted=counted,
         )
         batches = shares(examples, num_steps, self._model_config.num_outcomes)
         weights = self._weights(batches)
@@ -175,6 +191,12 @@ class Learner:
         for step, batch in enumerate(batches):
             total += self._step(course, step, batch, weights[step])
         return self._workers.add_metrics(total)
+
+    def count(self, item: Int64) -> None:
+        """Count events [n] of items, ahead of learning them several times with `counted`."""
+        seen = torch.bincount(torch.from_numpy(item), minlength=len(self._items))
+        self._items.count[: len(seen)] += seen.to(self._items.count)
+        self._items.touch(torch.nonzero(seen)[:, 0].to(self._device))
 
     def _weights(self, batches: Sequence[Batch | None]) -> Tensor:
         """Return the targets and shown items of each step over all workers, [num_steps, 2]."""
@@ -196,7 +218,7 @@ class Learner:
     def _backward(self, course: _Course, step: int, batch: Batch, weights: Tensor) -> _Share:
         """Add the gradient of this worker's rows, as their part of the whole step."""
         config, drawn = self._model_config, course.negatives.draw(step)
-        rows, made = make_step(batch, drawn, self._device, self._dtype)
+        rows, made = make_step(batch, drawn, course.moments, self._device, self._dtype)
         index = torch.from_numpy(rows).to(self._device)
         items = self._items.gather(index, course.popularity, config.id_prior)
         if self._tuner is not None:
@@ -227,7 +249,7 @@ class Learner:
             grad[place] = share.items.id.grad
         if share.sums is not None:
             losses += torch.stack([share.sums.recall, share.sums.click]).detach()
-        if batch is not None and len(batch.target_item):
+        if batch is not None and len(batch.target_item) and not course.counted:
             at = torch.from_numpy(np.searchsorted(union, batch.target_item)).to(self._device)
             seen.index_add_(0, at, torch.ones_like(at, dtype=self._dtype))
         parameters = list(self._parameters.values())
@@ -243,12 +265,12 @@ class Learner:
         """Step the dense part, and the touched `rows` [U] by their gradient [U, d]."""
         for group in self._optimizer.param_groups:
             group["lr"] *= rate_scale  # the schedule sets it anew for the next step
+        id_lr = self._config.id_lr * rate_scale * left(self._config, self._schedule.last_epoch)
         self._optimizer.step()
         self._schedule.step()
         if self._tuner is not None:
             self._tuner.stepped(self._schedule.last_epoch)
         index = torch.from_numpy(rows).to(self._device)
-        id_lr = self._config.id_lr * rate_scale
         rowwise_adagrad_(self._items.id, self._items.accumulator, index, grad, id_lr)
         self._items.count[index] += seen
         self._items.touch(index)

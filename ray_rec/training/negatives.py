@@ -37,8 +37,10 @@ class Negatives:
         self._num, self._number = config.negatives, number
         self._all = len(popularity) <= config.exact_items
         counts = np.expm1(popularity[:, -1].astype(np.float64)) ** 0.75
-        uniform = np.full(len(counts), 1 / max(1, len(counts)))
         total = counts.sum()
+        offered = (counts > 0) | (config.untaken_negatives or total == 0)
+        self._rows = np.flatnonzero(offered)
+        uniform = offered / max(1, len(self._rows))
         share = UNIFORM_SHARE if total > 0 else 1.0
         self._chance = share * uniform + (1 - share) * counts / max(total, 1e-300)
         self._cumulative = np.cumsum(self._chance)
@@ -46,8 +48,7 @@ class Negatives:
     def draw(self, step: int) -> Draw:
         """Return the negatives of a step."""
         if self._all:
-            rows = np.arange(len(self._chance))
-            return Draw(rows, np.zeros(len(rows)))
+            return Draw(self._rows, np.zeros(len(self._rows)))
         generator = np.random.Generator(np.random.Philox(key=[self._number, step]))
         points = generator.random(self._num) * self._cumulative[-1]
         rows = np.unique(np.searchsorted(self._cumulative, points, side="right"))

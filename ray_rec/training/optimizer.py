@@ -58,13 +58,21 @@ def rate(config: LearnerConfig, step: int) -> float:
     >>> [rate(plan, step) for step in range(8)]
     [0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
     """
-    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    return min(1.0, (step + 1) / max(1, config.warmup_steps)) * left(config, step)
+
+
+def left(config: LearnerConfig, step: int) -> float:
+    """Return what the schedule leaves of the rates at a step, from 0; item vectors know no warm-up.
+
+    >>> plan = LearnerConfig(warmup_steps=2, total_steps=6, schedule="linear")
+    >>> [left(plan, step) for step in (0, 2, 4, 6)]
+    [1.0, 1.0, 0.5, 0.0]
+    """
     if config.schedule == "constant":
-        return warm
+        return 1.0
     past = (step - config.warmup_steps) / (config.total_steps - config.warmup_steps)
     past = min(1.0, max(0.0, past))
-    left = 1.0 - past if config.schedule == "linear" else (1 + math.cos(math.pi * past)) / 2
-    return warm * left
+    return 1.0 - past if config.schedule == "linear" else (1 + math.cos(math.pi * past)) / 2
 
 
 def rowwise_adagrad_(

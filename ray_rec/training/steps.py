@@ -12,6 +12,7 @@ from ray_rec.features.arrays import arrow
 from ray_rec.features.examples import Batch, collate, row_keys
 from ray_rec.model.recommender import Step
 from ray_rec.model.view import Queries
+from ray_rec.training.moments import Moments
 from ray_rec.training.negatives import Draw
 
 Int64 = npt.NDArray[np.int64]
@@ -35,7 +36,7 @@ def sample(examples: pa.Table, share: float) -> pa.Table:
 
 
 def make_step(
-    batch: Batch, drawn: Draw, device: torch.device, dtype: torch.dtype
+    batch: Batch, drawn: Draw, moments: Moments, device: torch.device, dtype: torch.dtype
 ) -> tuple[Int64, Step]:
     """Return the distinct item rows [U] of a step, and the step in places among them."""
     token = np.maximum(batch.item, 0)  # padding is never seen
@@ -56,6 +57,7 @@ def make_step(
         row=whole(batch.query_row),
         context=whole(batch.query_context),
         at_ms=whole(batch.query_ts),
+        moment=whole(moments.of(batch.query_ts)),
     )
     step = Step(
         queries=queries,

@@ -32,7 +32,7 @@ def items() -> ItemSlice:
         share=torch.rand(U, generator=random),
         text=torch.nn.functional.normalize(torch.randn(U, 16, generator=random), dim=1) * 4,
         text_of=torch.arange(U),
-        popularity=torch.rand(U, 3, generator=random),
+        popularity=torch.rand(1, U, 3, generator=random),
         price=torch.full((U,), torch.nan),
     )
 
@@ -49,6 +49,7 @@ def _queries() -> Queries:
         row=row,
         context=context,
         at_ms=toy.NOW_MS + (context + 1) * toy.HOUR_MS,
+        moment=torch.zeros(len(context), dtype=torch.int64),
     )
 
 
@@ -123,6 +124,7 @@ def test_a_query_does_not_depend_on_its_neighbours(model: MultiTaskModel, items:
             row=torch.zeros(1, dtype=torch.int64),
             context=queries.context[at, None],
             at_ms=queries.at_ms[at, None],
+            moment=queries.moment[at, None],
         )
         torch.testing.assert_close(model.view(items, alone).user[0], together[at])
 
@@ -133,7 +135,9 @@ def test_exact_loss_is_the_softmax_over_all_items(model: MultiTaskModel, items: 
     view = model.view(items, queries)
     expected = 0.0
     for query, target in zip(step.target_query.tolist(), step.target.tolist(), strict=True):
-        scores = model.pair_scores(items, view, torch.full((U,), query), everyone)
+        scores = model.pair_scores(
+            items, view, step.queries.moment, torch.full((U,), query), everyone
+        )
         expected -= float(torch.log_softmax(scores.detach(), 0)[target])
     sums = model.losses(items, step)
     assert sums.recall_weight == 5
@@ -164,7 +168,7 @@ def test_the_binary_form_counts_targets_and_others(items: ItemSlice) -> None:
         _step(queries, everyone), target_query=torch.tensor([1, 1]), target=torch.tensor([3, 1])
     )
     scores = model.pair_scores(
-        items, model.view(items, queries), torch.ones(U, dtype=torch.int64), everyone
+        items, model.view(items, queries), queries.moment, torch.ones(U, dtype=torch.int64), everyone
     )
     others = [item for item in range(U) if item not in (1, 3)]
     mean = torch.nn.functional.softplus(scores[others]).mean()

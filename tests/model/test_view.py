@@ -18,7 +18,15 @@ def _queries(context: list[int], width: int) -> Queries:
     token = torch.arange(2 * width).reshape(2, width)
     row = torch.tensor([at % 2 for at in range(len(context))])
     at_ms = torch.full((len(context),), 1000 * DAY)
-    return Queries(token, token % 5, token * DAY, row, torch.tensor(context), at_ms)
+    return Queries(
+        token,
+        token % 5,
+        token * DAY,
+        row,
+        torch.tensor(context),
+        at_ms,
+        torch.zeros(len(row)).long(),
+    )
 
 
 def test_a_row_that_fits_is_one_piece() -> None:
@@ -52,7 +60,7 @@ def test_repeats_are_log_counts_decayed_by_age() -> None:
     ts = torch.tensor([[0, 21 * DAY, 28 * DAY, 28 * DAY]])
     token = torch.tensor([[1, 3, 3, 2]])
     ask = torch.tensor([3]), torch.tensor([28 * DAY])
-    queries = Queries(token, token, ts, torch.tensor([0]), *ask)
+    queries = Queries(token, token, ts, torch.tensor([0]), *ask, torch.tensor([0]))
     own = own_items(queries, 5, torch.float64)
     assert (own.query.tolist(), own.item.tolist()) == ([0, 0], [1, 3])
     counts = torch.tensor(

@@ -142,7 +142,7 @@ def test_a_share_of_the_texts_is_encoded_anew_the_same_for_all_workers(
     table.text.zero_()
 
     def drawn(step: int, rows: torch.Tensor) -> torch.Tensor:
-        items = table.gather(rows, torch.zeros(num, toy.HORIZONS), 5.0)
+        items = table.gather(rows, torch.zeros(1, num, toy.HORIZONS), 5.0)
         live = tuner.live(items, table.text_row[rows], 7, step).text.detach()
         found = live.any(1)
         torch.testing.assert_close(live[found], white[rows][found], atol=1e-4, rtol=1e-4)

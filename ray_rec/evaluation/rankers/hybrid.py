@@ -1,7 +1,8 @@
 """The system's own model in the offline harness: the same features and learner as live, no Ray.
 
-What is learned goes through `FeatureState` window by window in the order of time, as on the log,
-and may be gone through several times. Questions are answered with popularity as of their time.
+What is learned goes through `FeatureState`: window by window in the order of time, as on the log,
+or all at once, to be gone through several times. Questions are answered with popularity as of their
+time.
 """
 
 from collections.abc import Iterator
@@ -16,7 +17,14 @@ from ray_rec.config import RunConfig
 from ray_rec.evaluation.asking.questions import Interactions, Queries
 from ray_rec.evaluation.rankers.live import Timeline
 from ray_rec.events.schema import EVENTS, EVENTS_SCHEMA, ITEMS, ITEMS_SCHEMA
-from ray_rec.features.arrays import AnyArray, Float32, arrow, numbers
+from ray_rec.features.arrays import (
+    AnyArray,
+    Float32,
+    arrow,
+    first_of_groups,
+    numbers,
+    ragged_ranges,
+)
 from ray_rec.features.examples import WindowExamples, assign_steps
 from ray_rec.features.histories import History
 from ray_rec.features.popularity import Popularity
@@ -24,7 +32,13 @@ from ray_rec.features.state import FeatureState
 from ray_rec.log.window import Window
 from ray_rec.model.servable import Servable
 from ray_rec.model.text import Vectors
+from ray_rec.training.config import LearnerConfig
+from ray_rec.training.epochs import one_cycle, study
 from ray_rec.training.learner import Learner
+from ray_rec.training.moments import Moments
+
+MOMENTS = 256
+"""Of the past at most so many stand for the popularity that its queries were asked with."""
 
 Lesson = tuple[WindowExamples, pa.Table, int]
 """What a window gave, its rows by step, the number of steps."""
@@ -37,21 +51,28 @@ class Hybrid:
         config: of the run; nobody is held out, as the split does that.
         items: the catalogue, N rows of WINDOW_ITEMS_SCHEMA.
         raw: vector of each item's text, [N, raw_dim].
-        passes: how often all windows are learned.
+        passes: how often all is learned; once is as a stream.
+        ordered: whether a user's things of one time were done in the order that they are in.
     """
 
     name = "hybrid"
 
-    def __init__(self, config: RunConfig, items: pa.Table, raw: Vectors, passes: int = 1) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        items: pa.Table,
+        raw: Vectors,
+        passes: int = 1,
+        ordered: bool = False,
+    ) -> None:
         features = replace(config.features, held_out_share=0.0, user_ttl_days=0)
         self._config, self._features = config, features
-        self._items, self._raw, self._passes = items, raw, passes
+        self._items, self._raw, self._passes, self._ordered = items, raw, passes, ordered
         self._state = FeatureState(features)
-        self._learner = Learner(config.model, config.learner)
+        self._learner = self._new_learner(config.learner)
         self._timeline = Timeline()
         self._counted, self._counts = 0, Popularity(features.half_lives_days)
         self._servable: Servable | None = None
-        self._learner.observe(items, raw)
         self._state.apply(
             Window(0, {ITEMS: {0: (0, items.num_rows)}}), {ITEMS: _item_records(items)}
         )
@@ -78,29 +99,46 @@ class Hybrid:
     def observe(self, done: Interactions) -> None:
         """Learn from it in the order of time."""
         self._timeline.observe(done)
-        lessons = list(self._lessons(done.take(np.argsort(done.ts, kind="stable"))))
-        for number in range(self._passes):
-            for made, rows, num_steps in lessons:
-                # a number of its own draws other negatives
-                again = replace(made, number=made.number + number * len(lessons))
-                self._learner.learn(again, rows, num_steps)
+        if self._ordered:
+            done = _apart(done)
+        done = done.take(np.argsort(done.ts, kind="stable"))
+        if self._passes > 1:
+            self._study(done)
+        else:
+            for made, rows, num_steps in self._lessons(done):
+                self._learner.learn(made, rows, num_steps)
         self._servable = None
+
+    def _new_learner(self, config: LearnerConfig) -> Learner:
+        learner = Learner(self._config.model, config)
+        learner.observe(self._items, self._raw)
+        return learner
+
+    def _study(self, done: Interactions) -> None:
+        """Learn all from the beginning, several times."""
+        config, passes = self._config.learner, self._passes
+        made = self._applied(done)
+        moments = Moments.through(
+            done.item, done.ts, self._items.num_rows, self._features.half_lives_days, MOMENTS
+        )
+        self._learner = self._new_learner(one_cycle(config, made.examples.num_rows, passes))
+        study(self._learner, made, moments, config.rows_per_step, passes)
 
     def _lessons(self, done: Interactions) -> Iterator[Lesson]:
         """Yield the windows that have anything to learn."""
-        size, begin = self._config.training.window_records, self._begin()
+        size = self._config.training.window_records
         bounds = [*range(0, len(done.ts), size), len(done.ts)]
         for low, high in pairwise(bounds):
-            span = (begin + low, begin + high)
-            records = self._event_records(done.take(np.arange(low, high)), span[0])
-            window = Window(self._state.number, {EVENTS: {0: span}})
-            made = self._state.apply(window, {EVENTS: records})
+            made = self._applied(done.take(np.arange(low, high)))
             rows = assign_steps(made.examples, self._config.learner.rows_per_step)
             if num_steps := int(numbers(rows, "step").max(initial=-1)) + 1:
                 yield made, rows, num_steps
 
-    def _begin(self) -> int:
-        return self._state.offsets.get(EVENTS, {}).get(0, 0)
+    def _applied(self, done: Interactions) -> WindowExamples:
+        """Return what a window of these gives to learning."""
+        begin = self._state.offsets.get(EVENTS, {}).get(0, 0)
+        window = Window(self._state.number, {EVENTS: {0: (begin, begin + len(done.ts))}})
+        return self._state.apply(window, {EVENTS: self._event_records(done, begin)})
 
     def _event_records(self, done: Interactions, begin: int) -> pa.Table:
         place, ids = np.arange(begin, begin + len(done.ts)), self._items["item_id"]
@@ -130,6 +168,13 @@ class Hybrid:
         self._counts.add(timeline.item[new], timeline.ts[new])
         self._counted = until
         return self._counts.features(at_ms)
+
+
+def _apart(done: Interactions) -> Interactions:
+    """Return things [n], ordered by (user, ts), with those of one user and time 1 ms apart."""
+    start = first_of_groups(done.user, done.ts)
+    size = np.diff(np.append(start, len(done.ts)))
+    return replace(done, ts=done.ts + ragged_ranges(np.zeros(len(start), np.int64), size))
 
 
 def _item_records(items: pa.Table) -> pa.Table:

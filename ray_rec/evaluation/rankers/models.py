@@ -32,10 +32,13 @@ class Makings:
         config: of the run; vectors are kept under its `state_dir`.
         items: the catalogue, WINDOW_ITEMS_SCHEMA.
         passes: how often the hybrid goes through what it learns.
+        ordered: whether a user's things of one time were done in the order that they are in.
     """
 
-    def __init__(self, config: RunConfig, items: pa.Table, passes: int) -> None:
-        self.config, self.items, self.passes = config, items, passes
+    def __init__(
+        self, config: RunConfig, items: pa.Table, passes: int, ordered: bool = False
+    ) -> None:
+        self.config, self.items, self.passes, self.ordered = config, items, passes, ordered
 
     @property
     def seed(self) -> int:
@@ -64,7 +67,7 @@ class Makings:
 
 
 MODELS: dict[str, Callable[[Makings], Ranker]] = {
-    "hybrid": lambda m: Hybrid(m.config, m.items, m.raw, m.passes),
+    "hybrid": lambda m: Hybrid(m.config, m.items, m.raw, m.passes, m.ordered),
     "random": lambda _: Random(),
     "popularity": lambda _: Popularity(),
     "recency-popularity": lambda _: RecencyPopularity(),
