@@ -30,6 +30,8 @@ from ray_rec.model.tuning import Size, trained_parameters, tune, tuning_of
 
 _PARTS = (".json", ".safetensors", ".txt")
 _HOW, _WHAT = "tuning.json", "tuning.safetensors"
+_IN_PLACE = ("full", "top-k")
+"""Policies that learn nothing but the pretrained weights themselves."""
 
 _log = logging.getLogger(__name__)
 
@@ -141,6 +143,11 @@ class TextEncoder:
         return int(cast(Any, self._loaded[1]).config.hidden_size)
 
     @property
+    def tokenizer(self) -> Any:
+        """What cuts texts into tokens."""
+        return self._loaded[0]
+
+    @property
     def model(self) -> nn.Module:
         """The network, tuned."""
         return self._loaded[1]
@@ -173,19 +180,43 @@ class TextEncoder:
 
         `mixed`: whether under bfloat16 autocast. All texts are one batch.
         """
-        tokenizer, model = self._loaded
+        tokens, mask = self.tokens(texts)
+        return pool(self.hidden(tokens, mask, mixed), mask, self.config.pooling)
+
+    def tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return the token ids of texts and which of them are there, int64 [n, longest] each."""
+        tokenizer = self.tokenizer
         nothing = tokenizer.eos_token or ""  # a decoder's tokenizer would give no token at all
-        tokens = tokenizer(
+        made = tokenizer(
             [text if text.strip() else nothing for text in texts],
             padding=True,
             truncation=True,
             max_length=self.config.max_tokens,
             return_tensors="pt",
         ).to(self._device)
-        mask = tokens["attention_mask"]
+        return made["input_ids"], made["attention_mask"]
+
+    def hidden(self, tokens: Tensor, mask: Tensor, mixed: bool = True) -> Tensor:
+        """Return the vector of each token, float32 [n, tokens, dim], of what `tokens` gave."""
         with torch.autocast(self._device.type, torch.bfloat16, enabled=mixed):
-            hidden = model(input_ids=tokens["input_ids"], attention_mask=mask).last_hidden_state
-        return pool(hidden.float(), mask, self.config.pooling)
+            made = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state
+        return cast(Tensor, made.float())
+
+    def save(self, folder: Path) -> None:
+        """Write a new folder that opens as pretrained ones do, with what was learned as weights.
+
+        Raises:
+            ModelError: the policy learns beside the weights, or there is something in the folder.
+        """
+        if self.config.policy not in _IN_PLACE or (folder.is_dir() and any(folder.iterdir())):
+            raise ModelError(
+                f"cannot write what encoder.policy={self.config.policy} learned as weights to "
+                f"{folder}; name a new folder, and learn with {' or '.join(_IN_PLACE)}"
+            )
+        cast(Any, self.model).save_pretrained(folder)
+        for name, data in self._read():
+            if name not in {_HOW, "config.json"} and "safetensors" not in name:
+                (folder / name).write_bytes(data)
 
 
 def put(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
