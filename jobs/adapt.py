@@ -11,7 +11,6 @@ Then fine-tune or stream with --set encoder.model=var/adapted. A frozen encoder 
 
 import argparse
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,10 +18,7 @@ from jobs.arguments import make_parser, settings, show
 from ray_rec.features.text_augment import (
     BackTranslation,
     InTurn,
-    Synonyms,
-    TextTransform,
-    WordDropout,
-    read_synonyms,
+    TextAugment,
 )
 from ray_rec.model.adapt import AdaptOptions, adapt
 from ray_rec.model.config import EncoderConfig
@@ -43,21 +39,19 @@ def main() -> int:
     options = AdaptOptions(losses, given.epochs, given.batch_size, given.lr, seed=given.seed)
     sys.stderr.write(f"{encoder.size}\n")
     texts = catalogue_texts(config.log)[1]
-    report = adapt(encoder, texts, options, InTurn([*_wordings(given)]), _progress)
+    report = adapt(encoder, texts, options, _wording(given), _progress)
     encoder.save(given.out)
     made = EncoderConfig(str(given.out), config.encoder.max_tokens, pooling=config.encoder.pooling)
     show({"encoder": TextEncoder(made).digest, "folder": str(given.out), **asdict(report)})
     return 0
 
 
-def _wordings(given: argparse.Namespace) -> Iterator[TextTransform]:
-    if given.translate:
-        there, back = map(Translator, given.translate)
-        yield BackTranslation(there, back, given.share)
-    if given.synonyms:
-        yield Synonyms(read_synonyms(given.synonyms), given.share)
-    if given.word_dropout:
-        yield WordDropout(given.word_dropout)
+def _wording(given: argparse.Namespace) -> InTurn:
+    words = TextAugment(given.word_dropout, given.synonyms, given.synonym_share).transform()
+    if not given.translate:
+        return words
+    there, back = map(Translator, given.translate)
+    return InTurn([BackTranslation(there, back, given.translated_share), words])
 
 
 def _arguments() -> argparse.Namespace:
@@ -73,9 +67,10 @@ def _arguments() -> argparse.Namespace:
     add("--contrastive", type=float, default=losses.contrastive, help="weight of the other one")
     add("--bfloat16", action="store_true", help="learn under bfloat16 autocast")
     add("--word-dropout", type=float, default=0.0, help="chance of a view to lack a word")
-    add("--synonyms", type=Path, help='JSON: {"sofa": ["couch"], ...}')
+    add("--synonyms", default="", metavar="FILE", help='JSON: {"sofa": ["couch"], ...}')
+    add("--synonym-share", type=float, default=0.25, help="chance of a word to be replaced")
     add("--translate", type=Path, nargs=2, metavar=("THERE", "BACK"), help="two seq2seq folders")
-    add("--share", type=float, default=0.25, help="chance of a synonym, of a translation")
+    add("--translated-share", type=float, default=0.25, help="chance of a view to be translated")
     return parser.parse_args()
 
 

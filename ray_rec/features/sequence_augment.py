@@ -23,6 +23,7 @@ from ray_rec.features.arrays import (
     starts_of,
 )
 from ray_rec.features.examples import EXAMPLES_SCHEMA, row_keys
+from ray_rec.features.text_augment import check_share
 
 MASKED = -1
 """Stands in `token_item` for an item that is not told; type and time are."""
@@ -39,6 +40,11 @@ class SequenceAugment:
     crop: float = 0.0
     mask: float = 0.0
     reorder: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the shares."""
+        for name in ("crop", "mask", "reorder"):
+            check_share(name, getattr(self, name))
 
     def __call__(self, rows: pa.Table, draw: int) -> pa.Table:
         """Return the rows told in the `draw`-th other way; they keep order and identity."""

@@ -146,6 +146,32 @@ class InTurn:
         return out
 
 
+@dataclass(frozen=True)
+class TextAugment:
+    """What of words is changed while an encoder learns."""
+
+    word_dropout: float = 0.0
+    """Chance of a word to be left out."""
+    synonyms: str = ""
+    """File of synonyms (see `read_synonyms`), where every worker finds it; none if empty."""
+    synonym_share: float = 0.25
+    """Chance of a word that has synonyms to be replaced by one."""
+
+    def __post_init__(self) -> None:
+        """Check the shares."""
+        check_share("word dropout", self.word_dropout)
+        check_share("synonym replacement", self.synonym_share)
+
+    def transform(self) -> InTurn:
+        """Return what does it; DataError where the file is none of synonyms."""
+        out: list[TextTransform] = []
+        if self.synonyms:
+            out.append(Synonyms(read_synonyms(Path(self.synonyms)), self.synonym_share))
+        if self.word_dropout:
+            out.append(WordDropout(self.word_dropout))
+        return InTurn(out)
+
+
 def read_synonyms(path: Path) -> dict[str, list[str]]:
     """Read a JSON object of lists: a word, and what may stand for it.
 
