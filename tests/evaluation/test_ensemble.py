@@ -44,9 +44,10 @@ def _asked(taken: list[Taken], combine: Combine) -> tuple[list[float], list[int]
     return ensemble.scores(split.queries())[0].tolist(), learned
 
 
-# ann takes milk, and in the last tenth of the time bread; the question is at 200
-TAKEN = [*(("ann", "milk", n) for n in range(1, 90)), *(("ann", "bread", n) for n in range(90, 99))]
-ALL = [*TAKEN, ("ann", "tea", 200)]
+# ann takes milk, and after nine tenths of the time bread nine times in ten; then she is asked
+LATE = ["milk", *["bread"] * 9]
+ALL = [*(("ann", "milk", n) for n in range(88)), *(("ann", i, 88 + n) for n, i in enumerate(LATE))]
+ALL.append(("ann", "tea", 200))
 
 
 def test_members_are_averaged_or_vote() -> None:
@@ -56,11 +57,11 @@ def test_members_are_averaged_or_vote() -> None:
 
 def test_stacking_weighs_members_by_what_came_in_the_last_tenth() -> None:
     (milk, bread, tea), learned = _asked(ALL, "stacking")
-    # scores are (2a, a + 3b, b); the last tenth is bread, which the second member knows best
-    first, second = milk / 2, tea
-    assert bread == pytest.approx(first + 3 * second)
-    assert second > first
-    assert learned == [98, 98, 89, 89]  # all for the members, nine tenths for those on trial
+    # scores are (2a, a + 3b, b), and bread is to milk as 9 to 1; tea, which never comes, is far off
+    assert milk / 2 + 3 * tea == pytest.approx(bread)
+    assert bread - milk == pytest.approx(np.log(9), abs=0.02)
+    assert bread - tea > 4
+    assert learned == [98, 98, 88, 88]  # all for the members, nine tenths for those on trial
 
 
 def test_where_nothing_can_be_asked_members_weigh_alike() -> None:
