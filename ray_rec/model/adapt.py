@@ -40,6 +40,8 @@ class AdaptOptions:
     batch_size: int = 64
     """Texts of a step; of each, the others are what its two views are told from."""
     lr: float = 3e-5
+    head_lr: float = 1e-3
+    """Rate of the head that tells hidden words, which starts from nothing."""
     held_out: float = 0.05
     """Share of the texts, chosen by their hash, that losses are measured on and nothing learned."""
     seed: int = 0
@@ -49,11 +51,11 @@ class AdaptOptions:
         for key, least in (("epochs", 1), ("batch_size", 2)):
             if getattr(self, key) < least:
                 raise ConfigError(f"{key} is {getattr(self, key)}; it must be at least {least}")
-        if not self.lr > 0 or not 0 < self.held_out < 1:
-            raise ConfigError(
-                f"lr is {self.lr} and held_out {self.held_out}; "
-                "lr must be above 0, held_out within 0..1"
-            )
+        for key in ("lr", "head_lr"):
+            if not getattr(self, key) > 0:
+                raise ConfigError(f"{key} is {getattr(self, key)}; it must be above 0")
+        if not 0 < self.held_out < 1:
+            raise ConfigError(f"held_out is {self.held_out}; it must be above 0 and below 1")
 
 
 @dataclass(frozen=True)
@@ -121,15 +123,16 @@ def _learn(
     steps: int,
     progress: Progress | None,
 ) -> None:
-    parameters = lesson.parameters()
-    optimizer = torch.optim.AdamW(parameters, lr=options.lr)
+    own, head = [*lesson.encoder.parameters().values()], lesson.head_parameters()
+    rates = [{"params": own, "lr": options.lr}, {"params": head, "lr": options.head_lr}]
+    optimizer = torch.optim.AdamW(rates)
     rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     with _training(lesson.encoder.model):
         for step, batch in enumerate(_batches(texts, options)):
             losses = lesson.losses(batch, _draw(options.seed, step, _DROPOUT))
             optimizer.zero_grad()
             torch.autograd.backward(lesson.weighted(losses))
-            nn.utils.clip_grad_norm_(parameters, _CLIP)
+            nn.utils.clip_grad_norm_([*own, *head], _CLIP)
             optimizer.step()
             rate.step()
             if progress is not None:

@@ -46,7 +46,7 @@ class LossOptions:
 
 
 class Lesson:
-    """The losses of a batch of texts, and all parameters that learn from them."""
+    """The losses of a batch of texts, and the head that they need."""
 
     def __init__(self, encoder: TextEncoder, options: LossOptions, augment: TextTransform) -> None:
         self.encoder, self.options, self._augment = encoder, options, augment
@@ -60,10 +60,9 @@ class Lesson:
             device = next(encoder.model.parameters()).device
             self._head = MaskedHead(_words(encoder)).to(device)
 
-    def parameters(self) -> list[nn.Parameter]:
-        """Return what learns."""
-        head = [] if self._head is None else [*self._head.parameters()]
-        return [*self.encoder.parameters().values(), *head]
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Return what learns beside the encoder's own parameters, from nothing."""
+        return [] if self._head is None else [*self._head.parameters()]
 
     def losses(self, texts: Sequence[str], draw: int) -> dict[str, Tensor]:
         """Return the mean losses of a batch; dropout and masks are those of the draw."""
