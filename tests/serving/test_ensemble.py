@@ -22,7 +22,7 @@ from ray_rec.serving.answers import Answer, Request
 from ray_rec.serving.config import ServingConfig
 from ray_rec.serving.engine import Engine
 from tests.serving import builders, shop
-from tests.serving.test_engine import put, update
+from tests.serving.test_engine import encode_missing, put, update
 
 WORDS = builders.Words()
 LATER_MS = shop.START_MS * 2
@@ -80,7 +80,7 @@ def test_an_engine_answers_with_an_ensemble_from_a_registry(
         assert item.score == pytest.approx(recall + 0.5 * np.log(p / (1 - p)), abs=1e-4)
     assert engine.similar("tea-1", 3)
     update(engine, ITEMS, put("new-tea"))
-    engine.add_texts(texts := engine.missing_texts(), WORDS.encode(texts))
+    encode_missing(engine)
     assert "new-tea" in {item.item_id for item in _ask(engine, 60).items}
 
 
