@@ -51,6 +51,16 @@ def test_later_sources_win(tmp_path: Path) -> None:
     assert load_config(path, ["log=sqlite:////set.db"], environ).log == "sqlite:////set.db"
 
 
+def test_sections_in_sections_are_set_alike(tmp_path: Path) -> None:
+    path = write(tmp_path, "[learner.sequences]\ncrop = 0.2\n")
+    learner = load_config(path, ["learner.texts.word_dropout=0.1"], {}).learner
+    assert (learner.sequences.crop, learner.texts.word_dropout) == (0.2, 0.1)
+    with pytest.raises(ConfigError, match=r"did you mean 'learner\.sequences\.crop'"):
+        load_config(path, ["learner.sequences.corp=0.2"], {})
+    with pytest.raises(ConfigError, match=r"share of crop is 2"):
+        load_config(path, ["learner.sequences.crop=2.0"], {})
+
+
 def test_local_places_are_absolute_from_the_callers_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

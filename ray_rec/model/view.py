@@ -25,6 +25,7 @@ class Queries:
     context: Tensor  # int64 [Q]
     at_ms: Tensor  # int64 [Q]
     moment: Tensor  # int64 [Q] of the slice's popularity that it is asked with
+    told: Tensor | None = None  # bool [B, L] tokens whose item is told; None: all
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Pieces:
     ts: Tensor  # int64 [K, M]
     of: Tensor  # int64 [Q] -> K
     context: Tensor  # int64 [Q] tokens of its piece that a query sees, at most M
+    told: Tensor | None  # bool [K, M] tokens whose item is told; None: all
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def pieces(queries: Queries, longest: int) -> Pieces:
     width = queries.token.shape[1]
     if width <= longest:
         token, kind, ts = queries.token, queries.type, queries.ts
-        return Pieces(token, kind, ts, queries.row, queries.context)
+        return Pieces(token, kind, ts, queries.row, queries.context, queries.told)
     hop = max(1, longest // 2)
     over = (queries.context - longest).clamp(min=0)
     begin = torch.div(over + hop - 1, hop, rounding_mode="floor") * hop
@@ -75,7 +77,8 @@ def pieces(queries: Queries, longest: int) -> Pieces:
     place = first[:, None] + torch.arange(longest, device=row.device)
     at = (row[:, None], place.clamp(max=width - 1))  # what is beyond the row is never seen
     context = queries.context - begin
-    return Pieces(queries.token[at], queries.type[at], queries.ts[at], of, context)
+    told = None if queries.told is None else queries.told[at]
+    return Pieces(queries.token[at], queries.type[at], queries.ts[at], of, context, told)
 
 
 def repeat_weights(age_ms: Tensor) -> Tensor:
@@ -89,6 +92,8 @@ def own_items(queries: Queries, num_items: int, dtype: torch.dtype) -> Pairs:
     """Return the items of each query's own history, with log1p of their decayed counts."""
     token = queries.token[queries.row]
     seen = torch.arange(token.shape[1], device=token.device) < queries.context[:, None]
+    if queries.told is not None:
+        seen &= queries.told[queries.row]
     query, place = torch.nonzero(seen, as_tuple=True)
     key, pair = torch.unique(query * num_items + token[query, place], return_inverse=True)
     age_ms = queries.at_ms[query] - queries.ts[queries.row[query], place]

@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -20,8 +19,7 @@ from ray_rec.features.arrays import column
 from ray_rec.features.config import FeatureConfig
 from ray_rec.features.histories import History
 from ray_rec.features.state import FeatureState
-from ray_rec.model.config import ModelConfig
-from ray_rec.model.servable import Servable
+from ray_rec.model.ensemble import scorer_of
 from ray_rec.registry import Manifest, Version
 from ray_rec.serving.answers import Answer, Details, Request, SimilarItem
 from ray_rec.serving.cold import ColdTexts
@@ -89,8 +87,7 @@ class Engine:
 
     def swap(self, version: Version) -> None:
         """Take a version into service; it is built beside the old one, then replaces it."""
-        model = msgspec.convert(version.manifest.config["model"], ModelConfig)
-        servable = Servable.from_tensors(version.tensors, model)
+        servable = scorer_of(version.tensors, version.manifest.config)
         with self._building:
             with self._lock:
                 if self._live and self._live.manifest.encoder != version.manifest.encoder:

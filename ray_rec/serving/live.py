@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_rec.model.servable import Servable
+from ray_rec.model.ensemble import Scorer
 from ray_rec.registry import Manifest, Version
 
 Bool = npt.NDArray[np.bool_]
@@ -23,7 +23,7 @@ Float32 = npt.NDArray[np.float32]
 class Live:
     """`learned` [N]: rows that the version knows; `has_vector` [N]: these and encoded cold ones."""
 
-    servable: Servable
+    servable: Scorer
     manifest: Manifest
     learned: Bool
     has_vector: Bool
@@ -36,7 +36,7 @@ class Live:
 
 def to_replica_order(
     version: Version,
-    servable: Servable,
+    servable: Scorer,
     item_ids: Sequence[str | None],
     cold_of: Callable[[list[int]], Mapping[int, Float32]],
 ) -> Live:

@@ -1,9 +1,11 @@
 """What a run of the trainer may be told: size of a window, workers, when to keep and publish."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ray_rec.errors import ConfigError
+from ray_rec.features.sequence_augment import SequenceAugment
+from ray_rec.features.text_augment import TextAugment
 
 _NOT_NEGATIVE = (
     "idle_after_s",
@@ -116,6 +118,14 @@ class TrainingConfig:
         return self.max_window_records or 4 * self.window_records
 
 
+_LEARNER_NOT_NEGATIVE = (
+    "weight_decay",
+    "warmup_steps",
+    "total_steps",
+    "explode_patience",
+    "adversarial_epsilon",
+)
+
 _LEAST_TESTED = 16
 """Rows of a small window that are tested whatever `test_share` says."""
 
@@ -154,6 +164,12 @@ class LearnerConfig:
     """A step's loss above explode_factor · (1 + the usual one) counts as divergence."""
     explode_patience: int = 100
     """Steps of a task before its losses are compared with the usual one."""
+    adversarial_epsilon: float = 0.0
+    """How far FGM moves a step's texts, as a share of their length; 0 for no adversarial step."""
+    sequences: SequenceAugment = field(default_factory=SequenceAugment)
+    """How what users did is told otherwise while it is learned; by default it is not."""
+    texts: TextAugment = field(default_factory=TextAugment)
+    """Other wordings of the texts that an encoder learns from; by default there are none."""
     retry_scale: float = 0.1
     """Factor on the rates when a diverged window is tried again, before it is set aside."""
     seed: int = 0
@@ -175,8 +191,8 @@ class LearnerConfig:
                 f"learner.schedule={self.schedule} needs learner.total_steps above "
                 f"learner.warmup_steps ({self.warmup_steps}); it is {self.total_steps}"
             )
-        for key in ("weight_decay", "warmup_steps", "total_steps", "explode_patience"):
-            if getattr(self, key) < 0:
+        for key in _LEARNER_NOT_NEGATIVE:
+            if not getattr(self, key) >= 0:
                 raise ConfigError(f"learner.{key} is {getattr(self, key)}; it must be 0 or more")
         for key in ("rows_per_step", "test_rows"):
             if getattr(self, key) < 1:

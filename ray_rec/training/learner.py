@@ -30,6 +30,7 @@ from ray_rec.model.servable import (
     known_popularity,
     tensors_under,
 )
+from ray_rec.training.adversarial import with_adversary
 from ray_rec.training.config import LearnerConfig
 from ray_rec.training.divergence import DivergenceGuard
 from ray_rec.training.metrics import Metrics, measure
@@ -103,7 +104,8 @@ class Learner:
         self._parameters = dict(self._model.named_parameters())
         self._tuner: Tuner | None = None
         if encoder is not None:
-            self._tuner = Tuner(encoder, self._texts, config.encoder_share, self._mixed)
+            wording = config.texts.transform()
+            self._tuner = Tuner(encoder, self._texts, config.encoder_share, self._mixed, wording)
             self._parameters |= self._tuner.parameters()
         self._optimizer, self._schedule = dense_optimizer(self._parameters, config)
         self._guard = DivergenceGuard(config.explode_factor, config.explode_patience)
@@ -185,7 +187,8 @@ class Learner:
             negatives=Negatives(moments.popularity[-1], self._model_config, window.number),
             counted=counted,
         )
-        batches = shares(examples, num_steps, self._model_config.num_outcomes)
+        told = self._config.sequences(examples, window.number)
+        batches = shares(told, num_steps, self._model_config.num_outcomes)
         weights = self._weights(batches)
         total = Metrics()
         for step, batch in enumerate(batches):
@@ -225,10 +228,15 @@ class Learner:
             items = self._tuner.live(items, self._items.text_row[index], course.number, step)
         kept = mix(*_ints(course.number, step), rows) >= _threshold(config.id_dropout)
         own = torch.from_numpy(kept).to(self._device, self._dtype)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._mixed):
-            sums = self._model.losses(items, made, own)
-        weight = weights.clamp(min=1)
-        loss = config.beta * sums.recall / weight[0] + config.alpha * sums.click / weight[1]
+
+        def losses(seen: ItemSlice) -> tuple[Tensor, LossSums]:
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._mixed):
+                sums = self._model.losses(seen, made, own)
+            weight = weights.clamp(min=1)
+            loss = config.beta * sums.recall / weight[0] + config.alpha * sums.click / weight[1]
+            return loss, sums
+
+        loss, sums = with_adversary(losses, items, self._config.adversarial_epsilon)
         torch.autograd.backward(loss)
         return _Share(rows, items, sums)
 

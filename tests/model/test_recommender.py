@@ -112,6 +112,35 @@ def test_what_is_in_the_context_is_seen(model: MultiTaskModel, items: ItemSlice)
     assert changed.tolist() == [False, True, True, False, False]
 
 
+@pytest.mark.parametrize("longest", [12, 3])
+def test_a_token_whose_item_is_not_told_might_be_of_any(items: ItemSlice, longest: int) -> None:
+    torch.manual_seed(0)
+    model, queries = MultiTaskModel(replace(toy.PLAIN, max_length=longest)), _queries()
+    told = torch.ones(B, L, dtype=torch.bool)
+    told[0, 1] = told[2, 5] = False
+    token = queries.token.clone()
+    token[0, 1], token[2, 5] = 11, 0
+    steps = [
+        _step(replace(queries, token=some, told=told), torch.arange(U))
+        for some in (queries.token, token)
+    ]
+    one, other = (model.losses(items, step) for step in steps)
+    torch.testing.assert_close(one.recall, other.recall, atol=0, rtol=0)
+    torch.testing.assert_close(one.click, other.click, atol=0, rtol=0)
+    own = model.view(items, steps[0].queries).own
+    # queries 1 to 4 see (1, ?), (1, ?, 3, 1), (7, 8, 9) and five fours of six
+    assert own.query.tolist() == [1, 2, 2, 3, 3, 3, 4]
+    assert own.item.tolist() == [1, 1, 3, 7, 8, 9, 4]
+    assert own.values[:, 0].exp().round().tolist() == [2, 3, 2, 2, 2, 2, 6]  # 1 + counts
+
+
+def test_a_row_that_is_told_whole_is_what_it_was(model: MultiTaskModel, items: ItemSlice) -> None:
+    told = torch.ones(B, L, dtype=torch.bool)
+    one = model.losses(items, _step(_queries(), torch.arange(U)))
+    other = model.losses(items, _step(replace(_queries(), told=told), torch.arange(U)))
+    assert (one.recall, one.click) == (other.recall, other.click)
+
+
 def test_a_query_does_not_depend_on_its_neighbours(model: MultiTaskModel, items: ItemSlice) -> None:
     queries = _queries()
     together = model.view(items, queries).user
@@ -168,7 +197,11 @@ def test_the_binary_form_counts_targets_and_others(items: ItemSlice) -> None:
         _step(queries, everyone), target_query=torch.tensor([1, 1]), target=torch.tensor([3, 1])
     )
     scores = model.pair_scores(
-        items, model.view(items, queries), queries.moment, torch.ones(U, dtype=torch.int64), everyone
+        items,
+        model.view(items, queries),
+        queries.moment,
+        torch.ones(U, dtype=torch.int64),
+        everyone,
     )
     others = [item for item in range(U) if item not in (1, 3)]
     mean = torch.nn.functional.softplus(scores[others]).mean()

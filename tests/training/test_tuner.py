@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ray_rec.errors import ModelError
+from ray_rec.features.text_augment import TextAugment
 from ray_rec.model.changes import Rows as ChangedRows
 from ray_rec.model.config import EncoderConfig
 from ray_rec.model.encoder import TextEncoder
@@ -124,6 +125,25 @@ def test_gradients_of_network_and_encoder_are_clipped_together(open_encoder: Ope
     dense = [name for name in before if name.startswith(("model.", "encoder."))]
     moved = torch.cat([(after[name] - before[name]).flatten() for name in dense])
     assert float(moved.norm()) == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_it_learns_from_other_wordings_and_encodes_the_texts_as_they_are(
+    open_encoder: OpenEncoder, tmp_path: Path
+) -> None:
+    (tmp_path / "words.json").write_text('{"item": ["number"]}')
+    words = TextAugment(synonyms=str(tmp_path / "words.json"), synonym_share=1.0)
+    encoder, names = open_encoder(), [f"item {n}" for n in range(20)]
+    table = ItemTable(16, 16, torch.float32, torch.device("cpu"))
+    texts = Texts(table)
+    tuner = Tuner(encoder, texts, share=1.0, mixed=False, wording=words.transform())
+    table.grow(20)
+    table.text_row[:20] = texts.rows(names, exact(encoder, names))
+    tuner.note(names, table.text_row[:20])
+    items = table.gather(torch.arange(20), torch.zeros(20, toy.HORIZONS), 5.0)
+    live = tuner.live(items, table.text_row[:20], number=0, step=0)
+    others = torch.from_numpy(exact(encoder, [f"number {n}" for n in range(20)]))
+    torch.testing.assert_close(live.text.detach(), texts.whitened(others), atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(tuner.encode(), exact(encoder, names), atol=0.05)
 
 
 def test_a_share_of_the_texts_is_encoded_anew_the_same_for_all_workers(

@@ -1,6 +1,7 @@
 """The models that an evaluation knows by name, each made anew for each seed."""
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cached_property
 
@@ -17,10 +18,12 @@ from ray_rec.evaluation.rankers.baselines import (
     Ranker,
     RecencyPopularity,
 )
+from ray_rec.evaluation.rankers.ensemble import NUM_MEMBERS, Ensemble
 from ray_rec.evaluation.rankers.hybrid import Hybrid
 from ray_rec.evaluation.rankers.live import LivePopularity
 from ray_rec.evaluation.rankers.neighbours import TextKnn, UserKnn
 from ray_rec.evaluation.rankers.sasrec import Average, SasRec
+from ray_rec.model.combining import Combine
 from ray_rec.model.encoder import TextEncoder
 from ray_rec.model.text import TextStore, Vectors
 
@@ -55,6 +58,15 @@ class Makings:
         out[np.array([not text for text in texts])] = 0.0
         return out
 
+    def hybrids(self, name: str, combine: Combine) -> Ensemble:
+        """Return an ensemble of the system's own model; no two of another seed share a member."""
+        return Ensemble(name, self._hybrid, combine)
+
+    def _hybrid(self, number: int) -> Hybrid:
+        learner = replace(self.config.learner, seed=self.seed * NUM_MEMBERS + number)
+        config = replace(self.config, learner=learner)
+        return Hybrid(config, self.items, self.raw, self.passes, self.ordered)
+
     @cached_property
     def sasrec(self) -> SasRec:
         """Items by id: one model, alone and in the average."""
@@ -68,6 +80,9 @@ class Makings:
 
 MODELS: dict[str, Callable[[Makings], Ranker]] = {
     "hybrid": lambda m: Hybrid(m.config, m.items, m.raw, m.passes, m.ordered),
+    "hybrid-average": lambda m: m.hybrids("hybrid-average", "score-average"),
+    "hybrid-vote": lambda m: m.hybrids("hybrid-vote", "rank-vote"),
+    "hybrid-stacked": lambda m: m.hybrids("hybrid-stacked", "stacking"),
     "random": lambda _: Random(),
     "popularity": lambda _: Popularity(),
     "recency-popularity": lambda _: RecencyPopularity(),

@@ -1,0 +1,30 @@
+"""From rows to a step: places among its items, and which tokens are not told."""
+
+import numpy as np
+import torch
+
+from ray_rec.features.examples import collate
+from ray_rec.features.sequence_augment import MASKED
+from ray_rec.model.recommender import Step
+from ray_rec.training.negatives import Draw
+from ray_rec.training.steps import make_step
+from tests.model import toy
+
+
+def _step(*tokens: list[int]) -> tuple[list[int], Step]:
+    rows = toy.table([toy.row(items, [9], offset=at) for at, items in enumerate(tokens)])
+    drawn = Draw(np.array([2]), np.zeros(1, np.float32))
+    made = make_step(collate(rows, 3), drawn, torch.device("cpu"), torch.float32)
+    return made[0].tolist(), made[1]
+
+
+def test_padding_is_told_and_masks_are_not() -> None:
+    rows, step = _step([5, MASKED, 7], [5])
+    assert rows == [0, 2, 5, 7, 9]
+    assert step.queries.token.tolist() == [[2, 0, 3], [2, 0, 0]]
+    assert step.queries.told is not None
+    assert step.queries.told.tolist() == [[True, False, True], [True, True, True]]
+
+
+def test_without_masks_all_is_told() -> None:
+    assert _step([5, 6, 7], [5])[1].queries.told is None
