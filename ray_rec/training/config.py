@@ -77,8 +77,13 @@ class TrainingConfig:
     """How far back replayed windows lie at most."""
     replay_ratio: float = 0.5
     """Rows of the replayed windows that a plan names, for each new row, at most."""
-    trackers: tuple[Literal["tensorboard"], ...] = ("tensorboard",)
-    """Where metrics go beside `last.json`; TensorBoard's files lie under a local `state_dir`."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    """Where metrics go beside `last.json`; what is written to files lies under a local
+    `state_dir`."""
+    experiment: str = "ray-rec"
+    """Project of Weights & Biases and experiment of MLflow that a run is filed under."""
+    mlflow_uri: str = ""
+    """MLflow's server, as `http://host:5000`; empty takes a database of one file."""
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 0
     """Port of the driver that Prometheus scrapes; 0 for none."""
