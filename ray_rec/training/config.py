@@ -7,6 +7,7 @@ from ray_rec.errors import ConfigError
 
 _NOT_NEGATIVE = (
     "idle_after_s",
+    "patience",
     "gate_margin",
     "checkpoint_interval_s",
     "publish_interval_s",
@@ -67,6 +68,8 @@ class TrainingConfig:
     """Held-out queries, the newest, that compare a candidate with the version in service."""
     gate_margin: float = 0.05
     """Share by which the candidate's loss may exceed that of the version in service."""
+    patience: int = 0
+    """A bounded run ends when the gate refused so many versions in a row; 0 learns all there is."""
     keep_versions: int = 10
     keep_checkpoints: int = 2
     max_failures: int = 10
@@ -107,6 +110,11 @@ class TrainingConfig:
             raise ConfigError(
                 "training.keep_versions must be at least 2 (one to roll back to) "
                 "and training.keep_checkpoints at least 1"
+            )
+        if self.patience > self.keep_versions:
+            raise ConfigError(
+                f"training.patience is {self.patience}; it must be at most "
+                f"training.keep_versions ({self.keep_versions})"
             )
         if self.cpus_per_worker <= 0 or self.cpus_per_read <= 0:
             raise ConfigError("training.cpus_per_worker and training.cpus_per_read must be above 0")
