@@ -4,7 +4,7 @@ What is learned goes through `FeatureState` window by window in the order of tim
 and may be gone through several times. Questions are answered with popularity as of their time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -38,9 +38,13 @@ class Hybrid:
         items: the catalogue, N rows of WINDOW_ITEMS_SCHEMA.
         raw: vector of each item's text, [N, raw_dim].
         passes: how often all windows are learned.
+
+    Attributes:
+        after_pass: told the number of passes that are done, from 1; it may ask for scores.
     """
 
     name = "hybrid"
+    after_pass: Callable[[int], None] | None = None
 
     def __init__(self, config: RunConfig, items: pa.Table, raw: Vectors, passes: int = 1) -> None:
         features = replace(config.features, held_out_share=0.0, user_ttl_days=0)
@@ -84,7 +88,9 @@ class Hybrid:
                 # a number of its own draws other negatives
                 again = replace(made, number=made.number + number * len(lessons))
                 self._learner.learn(again, rows, num_steps)
-        self._servable = None
+            self._servable = None
+            if self.after_pass is not None:
+                self.after_pass(number + 1)
 
     def _lessons(self, done: Interactions) -> Iterator[Lesson]:
         """Yield the windows that have anything to learn."""
