@@ -132,6 +132,7 @@ def _config(tune: Any, options: SearchOptions, passes: int) -> Any:
         search_alg=_searcher(options),
         scheduler=scheduler() if asha else None,
         max_concurrent_trials=options.concurrent or None,
+        reuse_actors=True,  # a process takes seconds to start
     )
 
 
