@@ -93,7 +93,7 @@ def run_trials(
             tune_config=_config(tune, options, objective.options.passes),
             run_config=tune.RunConfig(name=_NAME, storage_path=str(place.parent), verbose=1),
         )
-    found = [_finished(number, result) for number, result in enumerate(tuner.fit())]
+    found = [_finished(result) for result in tuner.fit()]
     return sorted(found, key=lambda trial: (-trial.value, trial.number))
 
 
@@ -133,6 +133,7 @@ def _config(tune: Any, options: SearchOptions, passes: int) -> Any:
         scheduler=scheduler() if asha else None,
         max_concurrent_trials=options.concurrent or None,
         reuse_actors=True,  # a process takes seconds to start
+        trial_dirname_creator=_folder,
     )
 
 
@@ -149,10 +150,16 @@ def _searcher(options: SearchOptions) -> Any:
         raise ConfigError('--search optuna needs: pip install "ray-rec[tune]"') from error
 
 
-def _finished(number: int, result: Any) -> Trial:
+def _folder(trial: Any) -> str:
+    """Return a trial's number, from 1: the order of results changes when a search is resumed."""
+    return str(trial.experiment_tag).partition("_")[0]
+
+
+def _finished(result: Any) -> Trial:
     history = result.metrics_dataframe
     names = [] if history is None else [n for n in history.columns if n.endswith(f"@{CUTOFF}")]
     curve = [] if history is None else history[names].to_dict("records")
     error = "" if result.error is None else str(result.error).strip().splitlines()[-1]
     seconds = float((result.metrics or {}).get("time_total_s", 0.0))
+    number = int(Path(result.path).name)
     return Trial(number, result.config or {}, curve, round(seconds, 2), error)

@@ -52,6 +52,7 @@ def test_a_search_finds_tells_and_is_resumed(
     assert told["best"]["curve"][-1]["ndcg@10"] == values[0] > 0
     failed = [trial for trial in found["trials"] if trial["error"]]
     assert len(values) + len(failed) == 3
+    assert {trial["number"] for trial in found["trials"]} == {1, 2, 3}
     assert all("multiple of model.heads" in trial["error"] for trial in failed)
     best = load_config(told["config"], environ={})
     assert best.learner.lr == told["best"]["params"]["learner.lr"]
