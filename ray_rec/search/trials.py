@@ -77,24 +77,29 @@ def run_trials(
     Raises:
         ConfigError: Ray Tune or Optuna is not installed, or there is nothing to resume.
     """
+    tuner = _tuner(objective, space, options, folder.resolve())
+    found = [_finished(result) for result in tuner.fit()]
+    return sorted(found, key=lambda trial: (-trial.value, trial.number))
+
+
+def _tuner(
+    objective: Objective, space: list[Dimension], options: SearchOptions, folder: Path
+) -> Any:
     tune = _tune()
     trainable = tune.with_resources(
         tune.with_parameters(_trial, objective=objective), {"cpu": options.cpus_per_trial}
     )
-    place = folder.resolve() / _NAME
     if options.resume:
-        if not tune.Tuner.can_restore(str(place)):
+        place = str(folder / _NAME)
+        if not tune.Tuner.can_restore(place):
             raise ConfigError(f"there is no search to resume in {folder}; leave --resume out")
-        tuner = tune.Tuner.restore(str(place), trainable, resume_unfinished=True)
-    else:
-        tuner = tune.Tuner(
-            trainable,
-            param_space=_drawn(tune, space),
-            tune_config=_config(tune, options, objective.options.passes),
-            run_config=tune.RunConfig(name=_NAME, storage_path=str(place.parent), verbose=1),
-        )
-    found = [_finished(result) for result in tuner.fit()]
-    return sorted(found, key=lambda trial: (-trial.value, trial.number))
+        return tune.Tuner.restore(place, trainable, resume_unfinished=True)
+    return tune.Tuner(
+        trainable,
+        param_space=_drawn(tune, space),
+        tune_config=_config(tune, options, objective.options.passes),
+        run_config=tune.RunConfig(name=_NAME, storage_path=str(folder), verbose=1),
+    )
 
 
 def _trial(params: dict[str, Any], objective: Objective) -> None:

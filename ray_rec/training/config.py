@@ -101,6 +101,16 @@ class TrainingConfig:
                 f"training.max_window_records is {self.max_window_records}; it must be at least "
                 f"training.window_records ({self.window_records}), or 0"
             )
+        if self.cpus_per_worker <= 0 or self.cpus_per_read <= 0:
+            raise ConfigError("training.cpus_per_worker and training.cpus_per_read must be above 0")
+        for key in _NOT_NEGATIVE:
+            if getattr(self, key) < 0:
+                raise ConfigError(f"training.{key} is {getattr(self, key)}; it must be 0 or more")
+        if not 0 <= self.metrics_port <= 65535:
+            raise ConfigError(f"training.metrics_port is {self.metrics_port}; expected 0 to 65535")
+        self._check_kept()
+
+    def _check_kept(self) -> None:
         if 0 < self.keep_plans < self.replay_horizon:
             raise ConfigError(
                 f"training.keep_plans is {self.keep_plans}; it must be at least "
@@ -111,18 +121,11 @@ class TrainingConfig:
                 "training.keep_versions must be at least 2 (one to roll back to) "
                 "and training.keep_checkpoints at least 1"
             )
-        if self.patience > self.keep_versions:
+        if self.patience >= self.keep_versions:  # a verdict is read while others are made
             raise ConfigError(
-                f"training.patience is {self.patience}; it must be at most "
+                f"training.patience is {self.patience}; it must be below "
                 f"training.keep_versions ({self.keep_versions})"
             )
-        if self.cpus_per_worker <= 0 or self.cpus_per_read <= 0:
-            raise ConfigError("training.cpus_per_worker and training.cpus_per_read must be above 0")
-        for key in _NOT_NEGATIVE:
-            if getattr(self, key) < 0:
-                raise ConfigError(f"training.{key} is {getattr(self, key)}; it must be 0 or more")
-        if not 0 <= self.metrics_port <= 65535:
-            raise ConfigError(f"training.metrics_port is {self.metrics_port}; expected 0 to 65535")
 
     def largest_window(self) -> int:
         """Return how many records a window takes at most while a stream catches up."""

@@ -180,6 +180,11 @@ def test_no_other_run_ends_early(log: EventLog, tmp_path: Path, how: str) -> Non
     asyncio.run(run())
 
 
+def test_patience_stands_on_versions_that_are_kept(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"patience is 5; it must be below .*keep_versions \(5\)"):
+        config_of(tmp_path, "sqlite:///x", "training.patience=5", "training.keep_versions=5")
+
+
 def test_plans_that_nothing_needs_are_pruned_where_that_is_configured(
     log: EventLog, tmp_path: Path
 ) -> None:

@@ -60,7 +60,7 @@ def lines(title: str, x_label: str, series: Mapping[str, Points]) -> str:
 def dots(title: str, x_label: str, points: Points) -> str:
     """Return a figure with a dot for each (x, y); y begins at 0.
 
-    >>> dots("HR@10", "rate", [(1, 0.1), (2, 0.2)]).count("circle")
+    >>> dots("HR@10", "rate", [(1, 0.1), (2, 0.2)]).count("<circle")
     2
     """
     known = sorted(point for point in points if isfinite(point[1]))
