@@ -57,6 +57,19 @@ def lines(title: str, x_label: str, series: Mapping[str, Points]) -> str:
     return _figure(title, frame, x_label, xs[:: 1 + len(xs) // 12], known)
 
 
+def reliability(title: str, series: Mapping[str, Points]) -> str:
+    """Return a figure of observed against predicted rates, with the diagonal of a perfect one."""
+    if not any(series.values()):
+        return ""
+    ticks = (0, 0.25, 0.5, 0.75, 1)
+    frame = _Frame((0.0, 1.0), (0.0, 1.0))
+    diagonal = (
+        f'<line class="ideal" x1="{frame.x(0)}" y1="{frame.y(0)}" '
+        f'x2="{frame.x(1)}" y2="{frame.y(1)}"/>'
+    )
+    return _figure(title, frame, "predicted", ticks, series, diagonal)
+
+
 def dots(title: str, x_label: str, points: Points) -> str:
     """Return a figure with a dot for each (x, y); y begins at 0.
 
@@ -70,19 +83,6 @@ def dots(title: str, x_label: str, points: Points) -> str:
     frame = _Frame((low, high), (0.0, max(y for _, y in known) * 1.05 or 1.0))
     ticks = [low + (high - low) * step / 4 for step in range(5)] if high > low else [low]
     return _figure(title, frame, x_label, ticks, {"trial": known}, joined=False)
-
-
-def reliability(title: str, series: Mapping[str, Points]) -> str:
-    """Return a figure of observed against predicted rates, with the diagonal of a perfect one."""
-    if not any(series.values()):
-        return ""
-    ticks = (0, 0.25, 0.5, 0.75, 1)
-    frame = _Frame((0.0, 1.0), (0.0, 1.0))
-    diagonal = (
-        f'<line class="ideal" x1="{frame.x(0)}" y1="{frame.y(0)}" '
-        f'x2="{frame.x(1)}" y2="{frame.y(1)}"/>'
-    )
-    return _figure(title, frame, "predicted", ticks, series, diagonal)
 
 
 def _figure(
