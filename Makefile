@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
-EXTRAS := kafka,serve,demo,evaluation,dev
+EXTRAS := kafka,serve,demo,evaluation,wandb,mlflow,tune,dev
 BIN := .venv/bin
 STAMP := .venv/.installed
 

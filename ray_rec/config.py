@@ -90,6 +90,18 @@ def load_config(
     return _anchored(build(RunConfig, tree), Path.cwd())
 
 
+def changed(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """Return a configuration with changes, each as in `load_config`.
+
+    >>> changed(RunConfig(), ["model.blocks=3"]).model.blocks
+    3
+    """
+    tree = config.to_dict()
+    for override in overrides:
+        _apply(tree, override)
+    return build(RunConfig, tree)
+
+
 def build(kind: type[T], tree: Mapping[str, Any], where: str = "") -> T:
     """Make a configuration dataclass from plain values, strictly: nothing unknown, nothing coerced.
 

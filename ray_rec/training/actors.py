@@ -11,6 +11,7 @@ from ray_rec.log.base import Offsets, open_log
 from ray_rec.log.window import Window
 from ray_rec.training.checkpoint import Checkpoints
 from ray_rec.training.owner import StateOwner
+from ray_rec.training.patience import Patience
 from ray_rec.training.planner import Planner
 from ray_rec.training.plans import FOLDER_PLANS, PlanStore
 from ray_rec.training.rehearsal import Rehearsal
@@ -39,6 +40,8 @@ class PlannerActor:
             given=None if given is None else PlanStore(given),
             rehearsable=Rehearsal.of(config).kept,
         )
+        ends_early = end is not None and given is None
+        self._patience = Patience(config.registry, config.training.patience if ends_early else 0)
         self._checkpoints = Checkpoints.of(config)
         self._turn = asyncio.Lock()
         self._poll_s = config.training.poll_ms / 1000
@@ -117,6 +120,9 @@ class PlannerActor:
         held = self._planner.held
         try:
             plan = self._planner
+            if self._patience.is_spent(number):
+                self._stopped = ahead = True
+                decide = False
             window = plan.ahead(number, decide) if ahead else plan.decide(number)
         except RayRecError as error:
             self._fail(error)

@@ -9,6 +9,7 @@ from ray_rec.features.text_augment import TextAugment
 
 _NOT_NEGATIVE = (
     "idle_after_s",
+    "patience",
     "gate_margin",
     "checkpoint_interval_s",
     "publish_interval_s",
@@ -69,6 +70,8 @@ class TrainingConfig:
     """Held-out queries, the newest, that compare a candidate with the version in service."""
     gate_margin: float = 0.05
     """Share by which the candidate's loss may exceed that of the version in service."""
+    patience: int = 0
+    """A bounded run ends when the gate refused so many versions in a row; 0 learns all there is."""
     keep_versions: int = 10
     keep_checkpoints: int = 2
     max_failures: int = 10
@@ -79,8 +82,13 @@ class TrainingConfig:
     """How far back replayed windows lie at most."""
     replay_ratio: float = 0.5
     """Rows of the replayed windows that a plan names, for each new row, at most."""
-    trackers: tuple[Literal["tensorboard"], ...] = ("tensorboard",)
-    """Where metrics go beside `last.json`; TensorBoard's files lie under a local `state_dir`."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    """Where metrics go beside `last.json`; what is written to files lies under a local
+    `state_dir`."""
+    experiment: str = "ray-rec"
+    """Project of Weights & Biases and experiment of MLflow that a run is filed under."""
+    mlflow_uri: str = ""
+    """MLflow's server, as `http://host:5000`; empty takes a database of one file."""
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 0
     """Port of the driver that Prometheus scrapes; 0 for none."""
@@ -95,6 +103,16 @@ class TrainingConfig:
                 f"training.max_window_records is {self.max_window_records}; it must be at least "
                 f"training.window_records ({self.window_records}), or 0"
             )
+        if self.cpus_per_worker <= 0 or self.cpus_per_read <= 0:
+            raise ConfigError("training.cpus_per_worker and training.cpus_per_read must be above 0")
+        for key in _NOT_NEGATIVE:
+            if getattr(self, key) < 0:
+                raise ConfigError(f"training.{key} is {getattr(self, key)}; it must be 0 or more")
+        if not 0 <= self.metrics_port <= 65535:
+            raise ConfigError(f"training.metrics_port is {self.metrics_port}; expected 0 to 65535")
+        self._check_kept()
+
+    def _check_kept(self) -> None:
         if 0 < self.keep_plans < self.replay_horizon:
             raise ConfigError(
                 f"training.keep_plans is {self.keep_plans}; it must be at least "
@@ -105,13 +123,11 @@ class TrainingConfig:
                 "training.keep_versions must be at least 2 (one to roll back to) "
                 "and training.keep_checkpoints at least 1"
             )
-        if self.cpus_per_worker <= 0 or self.cpus_per_read <= 0:
-            raise ConfigError("training.cpus_per_worker and training.cpus_per_read must be above 0")
-        for key in _NOT_NEGATIVE:
-            if getattr(self, key) < 0:
-                raise ConfigError(f"training.{key} is {getattr(self, key)}; it must be 0 or more")
-        if not 0 <= self.metrics_port <= 65535:
-            raise ConfigError(f"training.metrics_port is {self.metrics_port}; expected 0 to 65535")
+        if self.patience >= self.keep_versions:  # a verdict is read while others are made
+            raise ConfigError(
+                f"training.patience is {self.patience}; it must be below "
+                f"training.keep_versions ({self.keep_versions})"
+            )
 
     def largest_window(self) -> int:
         """Return how many records a window takes at most while a stream catches up."""

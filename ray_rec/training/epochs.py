@@ -22,7 +22,7 @@ from ray_rec.training.moments import Moments
 WARMUP_SHARE = 0.1
 
 Told = Callable[[int, Metrics], None]
-"""Told (pass, its losses) after each pass."""
+"""Told (passes done, the losses of the last) after each pass."""
 
 
 def one_cycle(config: LearnerConfig, num_rows: int, passes: int) -> LearnerConfig:
@@ -62,7 +62,7 @@ def study(
         again = replace(made, number=made.number + number)
         losses = learner.learn(again, rows, steps, moments=moments, counted=True)
         if tell is not None:
-            tell(number, losses)
+            tell(number + 1, losses)
 
 
 def shuffled(examples: pa.Table, rows_per_step: int, number: int) -> pa.Table:

@@ -17,8 +17,11 @@ from ray_rec.registry.store import Store
 from ray_rec.tracking import Tracker
 from ray_rec.tracking.account import Account
 from ray_rec.tracking.last import Last
+from ray_rec.tracking.mlflow import MLflow
+from ray_rec.tracking.paced import Paced
 from ray_rec.tracking.prometheus import Prometheus
 from ray_rec.tracking.tensorboard import TensorBoard
+from ray_rec.tracking.wandb import WandB
 from ray_rec.training.planner import LEARNED_TOPICS
 from ray_rec.training.plans import PlanStore
 
@@ -132,10 +135,34 @@ def _trackers(config: RunConfig) -> list[Tracker]:
     training, trackers = config.training, list[Tracker]([Last(config.state_dir)])
     if training.metrics_port:
         trackers.append(Prometheus(training.metrics_host, training.metrics_port))
-    if "tensorboard" in training.trackers:
-        if Store(config.state_dir).local:
-            folder = Path(config.state_dir.removeprefix("file://"))
-            trackers.append(TensorBoard(folder / "tensorboard"))
+    local = Store(config.state_dir).local
+    folder = Path(config.state_dir.removeprefix("file://")) if local else None
+    for name in dict.fromkeys(training.trackers):
+        tracker = _MAKERS[name](config, folder)
+        if tracker is None:
+            _log.warning("no files for %s: state_dir %s is not local", name, config.state_dir)
         else:
-            _log.warning("no files for TensorBoard: state_dir %s is not local", config.state_dir)
+            trackers.append(Paced(tracker))
     return trackers
+
+
+def _tensorboard(_: RunConfig, folder: Path | None) -> Tracker | None:
+    return None if folder is None else TensorBoard(folder / "tensorboard")
+
+
+def _wandb(config: RunConfig, folder: Path | None) -> Tracker | None:
+    return WandB(folder, config.training.experiment, config.to_dict())
+
+
+def _mlflow(config: RunConfig, folder: Path | None) -> Tracker | None:
+    uri = config.training.mlflow_uri
+    if not uri and folder is not None:
+        uri = f"sqlite:///{folder}/mlflow.db"
+    return MLflow(uri, config.training.experiment, config.to_dict()) if uri else None
+
+
+_MAKERS: dict[str, Callable[[RunConfig, Path | None], Tracker | None]] = {
+    "tensorboard": _tensorboard,
+    "wandb": _wandb,
+    "mlflow": _mlflow,
+}

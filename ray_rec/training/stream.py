@@ -48,8 +48,9 @@ def run_stream(
 ) -> StreamReport:
     """Learn from the log, continuing where the last run with this `state_dir` stopped.
 
-    Where the encoder learns too, a bounded run makes one version, at its end: before it the whole
-    catalogue is encoded anew.
+    Where the encoder learns too, a bounded run makes one version, at its end, because before one
+    the whole catalogue is encoded anew; with `training.patience` it makes them as it goes, to be
+    judged.
 
     Args:
         config: the run's configuration.
@@ -70,7 +71,7 @@ def run_stream(
         ray.exceptions.RayActorError: the trainer's controller died again and again in vain.
     """
     stop = stop or threading.Event()
-    if bounded and config.encoder.learns:
+    if bounded and config.encoder.learns and not config.training.patience:
         config = replace(config, training=replace(config.training, publish="end"))
     if plans is not None:
         plans = _storage(plans)  # the planner has another working folder

@@ -13,6 +13,7 @@ from ray_rec.evaluation.asking.splits import (
     global_time,
     item_holdout,
     leave_one_out,
+    validation_time,
 )
 from ray_rec.evaluation.asking.tables import Events
 from tests.evaluation.tables import Taken, table
@@ -189,3 +190,40 @@ def test_shares_outside_of_0_and_1_are_refused() -> None:
         TimeOptions(1.0)
     with pytest.raises(ConfigError, match="share is 0"):
         item_holdout(events, 0)
+
+
+# a validation stretch
+
+
+TEN_DAYS = [("ann", f"i{day}", day) for day in range(10)] + [("bob", "i3", 3), ("bob", "late", 9)]
+
+
+def test_a_validation_stretch_ends_before_the_test_period() -> None:
+    split = validation_time(Events.of(table(TEN_DAYS)), test=0.25, validation=0.25)
+    # twelve times 0 1 2 3 3 4 5 6 7 8 9 9: three quarters of them until 7, half of them until 4
+    assert asked(split) == [
+        ("i5", 5, ["i0", "i1", "i2", "i3", "i4"]),
+        ("i6", 6, ["i0", "i1", "i2", "i3", "i4", "i5"]),
+        ("i7", 7, ["i0", "i1", "i2", "i3", "i4", "i5", "i6"]),
+    ]
+    assert split.training().ts.max() == 4
+    assert split.events.ts[split.known].max() == 7
+    assert "late" in split.events.item_ids, "the catalogue stays whole"
+
+
+@pytest.mark.parametrize("test", [0.0, 0.1, 0.25])
+def test_what_a_test_asks_for_is_in_no_validation(test: float) -> None:
+    events = Events.of(table(TEN_DAYS))
+    split = validation_time(events, test, validation=0.3)
+    if test:
+        later = global_time(events, TimeOptions(1 - test))
+        assert split.events.ts.max() < events.ts[later.target].min()
+        assert len(split.events) == later.train.sum()
+    else:
+        assert len(split.events) == len(events)
+
+
+@pytest.mark.parametrize(("test", "validation"), [(-0.1, 0.1), (0.1, 0.0), (0.5, 0.5)])
+def test_shares_that_leave_nothing_are_refused(test: float, validation: float) -> None:
+    with pytest.raises(ConfigError, match="leave some to learn"):
+        validation_time(Events.of(table(TEN_DAYS)), test, validation)

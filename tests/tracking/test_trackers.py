@@ -1,19 +1,26 @@
 """Each place that metrics go to, asked as its readers ask: HTTP, event files, another process."""
 
 import math
+import sys
 import urllib.error
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+import wandb
+from mlflow import MlflowClient
 
 from ray_rec.errors import ConfigError, StateError
 from ray_rec.tracking import Tracker
 from ray_rec.tracking.last import NAME, Last, last_recorded
+from ray_rec.tracking.mlflow import MLflow
+from ray_rec.tracking.paced import Paced
 from ray_rec.tracking.prometheus import Prometheus
 from ray_rec.tracking.tensorboard import TensorBoard
+from ray_rec.tracking.wandb import WandB
 from tests.scraping import HOST, free_port, scrape
+from tests.tracking import wandb_files
 from tests.tracking.event_files import events_of, points
 
 METRICS = {
@@ -35,7 +42,17 @@ MAKERS: dict[str, Callable[[Path], Tracker]] = {
     "last": lambda folder: Last(str(folder)),
     "prometheus": lambda _: Prometheus(HOST, free_port()),
     "tensorboard": lambda folder: TensorBoard(folder / "tensorboard"),
+    "paced": lambda folder: Paced(TensorBoard(folder / "tensorboard")),
+    "wandb": lambda folder: WandB(folder, "shop", {}),
+    "mlflow": lambda folder: MLflow(f"file://{folder}/runs", "shop", {}),
 }
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # made faster than a database
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
@@ -115,20 +132,8 @@ def test_event_files_hold_every_measurement_under_its_path(tmp_path: Path) -> No
     assert events_of(tmp_path)[0].file_version == "brain.Event:2"
 
 
-def test_points_keep_their_distance_and_the_last_is_always_there(tmp_path: Path) -> None:
-    now = [0.0]
-    with closing(TensorBoard(tmp_path, every_s=5.0, clock=lambda: now[0])) as board:
-        for step in range(10):  # a window in two seconds
-            board.log(step, {"window": step})
-            now[0] += 2.0
-        assert [step for step, _ in points(tmp_path)] == [0, 3, 6, 9]
-        board.log(10, {"window": 10.0})
-        board.log(11, {"window": 11.0})
-    assert [step for step, _ in points(tmp_path)] == [0, 3, 6, 9, 11]
-
-
 def test_windows_that_are_learned_again_replace_what_was_drawn(tmp_path: Path) -> None:
-    with closing(TensorBoard(tmp_path, every_s=0.0)) as board:
+    with closing(TensorBoard(tmp_path)) as board:
         for step, loss in ((4, 4.0), (5, 3.0), (6, 2.0), (5, 3.5), (6, 2.5)):
             board.log(step, {"loss": loss})
     assert points(tmp_path) == [(4, {"loss": 4.0}), (5, {"loss": 3.5}), (6, {"loss": 2.5})]
@@ -137,7 +142,7 @@ def test_windows_that_are_learned_again_replace_what_was_drawn(tmp_path: Path) -
 def test_a_run_after_a_crash_has_a_file_of_its_own_and_hides_what_it_learns_again(
     tmp_path: Path,
 ) -> None:
-    boards = [TensorBoard(tmp_path, every_s=0.0) for _ in range(2)]
+    boards = [TensorBoard(tmp_path) for _ in range(2)]
     boards[0].log(5, {"loss": 3.0})
     boards[1].log(5, {"loss": 3.5})  # in the same second
     for board in boards:
@@ -145,6 +150,80 @@ def test_a_run_after_a_crash_has_a_file_of_its_own_and_hides_what_it_learns_agai
     assert len(list(tmp_path.iterdir())) == 2
     starts = [event.step for event in events_of(tmp_path) if event.HasField("session_log")]
     assert starts == [5, 5]
+
+
+# Weights & Biases
+
+
+def test_an_offline_run_holds_every_point_under_its_window(tmp_path: Path) -> None:
+    with closing(WandB(tmp_path, "shop", {"learner": {"lr": 0.003}})) as tracker:
+        for step, loss in ((5, 3.0), (6, 2.0), (5, 3.5)):  # learned again after a failure
+            tracker.log(step, {"loss/recall": loss, "loss/click": math.nan})
+    told = wandb_files.points(tmp_path)
+    assert [(point["window"], point["loss/recall"]) for point in told] == [
+        (5, 3.0),
+        (6, 2.0),
+        (5, 3.5),
+    ]
+    run = wandb_files.run_of(tmp_path)
+    assert run.project == "shop"
+    kept = {item.key: item.value_json for item in run.config.update}
+    assert kept["learner"] == '{"lr":0.003}'
+
+
+@pytest.fixture
+def nobody_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    wandb.teardown()  # it reads its settings once in a process
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("nobody_logged_in")
+def test_without_a_key_the_ways_out_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no key .* `wandb login`, .* WANDB_MODE=offline"):
+        WandB(tmp_path, "shop", {})
+
+
+# MLflow
+
+
+def test_a_database_holds_every_point_and_the_configuration(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with closing(MLflow(uri, "shop", {"log": "here", "learner": {"lr": 0.003}})) as tracker:
+        for step, loss in ((5, 3.0), (6, 2.0)):
+            tracker.log(step, {"loss/recall": loss, "hr@10": 0.5})
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("shop")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    told = client.get_metric_history(run.info.run_id, "loss/recall")
+    assert [(point.step, point.value) for point in told] == [(5, 3.0), (6, 2.0)]
+    assert run.data.metrics["hr_10"] == 0.5  # MLflow takes no @
+    assert run.data.params == {"log": "here", "learner.lr": "0.003"}
+    assert run.info.status == "FINISHED"
+
+
+# packages that are not there
+
+
+@pytest.mark.parametrize(
+    ("package", "make"), [(name, MAKERS[name]) for name in ("wandb", "mlflow")]
+)
+def test_a_missing_package_is_named_with_its_extra(
+    package: str,
+    make: Callable[[Path], Tracker],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        ConfigError, match=rf"names {package}, .* pip install \"ray-rec\[{package}\]"
+    ):
+        make(tmp_path)
 
 
 # last.json

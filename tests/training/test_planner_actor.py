@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ray_rec.config import RunConfig, load_config
 from ray_rec.errors import ConfigError
 from ray_rec.events.schema import EVENTS, Record
 from ray_rec.log.base import EventLog, create_standard_topics, open_log
 from ray_rec.log.window import Window
+from ray_rec.registry import Draft, Gate, Registry
 from ray_rec.training.actors import PlannerActor
 from ray_rec.training.checkpoint import Checkpoints, TrainerCheckpoint
+from ray_rec.training.planner import LEARNED_TOPICS
 from ray_rec.training.plans import PlanStore
 
 PATIENCE_S = 60.0
@@ -119,6 +122,67 @@ def test_a_failure_ends_the_run_in_order(log: EventLog, tmp_path: Path) -> None:
         assert await actor.ahead(0) is None
 
     asyncio.run(run())
+
+
+def publish(config: RunConfig, version: int, passed: bool) -> None:
+    """Publish what the gate let pass, or refused, after `version` windows."""
+    gate = Gate(passed, "judged")
+    draft = Draft(None, (version - 1, version - 1), {}, {}, "encoder", gate=gate)
+    Registry(config.registry, create=True).publish(version, {"w": torch.ones(1)}, [], draft)
+
+
+def test_a_bounded_run_ends_once_its_newest_versions_were_all_refused(
+    log: EventLog, tmp_path: Path
+) -> None:
+    fill(log, 500)
+    config = config_of(tmp_path, log.url, "training.window_records=50", "training.patience=2")
+    end = {topic: log.latest(topic) for topic in LEARNED_TOPICS}
+    for version, passed in {1: True, 2: False, 3: False}.items():
+        publish(config, version, passed)  # by a run before, which ended so
+    start = {topic: {0: (0, 0), 1: (0, 0)} for topic in LEARNED_TOPICS}
+    PlanStore(f"{tmp_path}/state/plans").put(Window(2, start, publish="full"))
+
+    async def run() -> None:
+        actor = PlannerActor(config, end, None)
+        learned = [await soon(actor.plan(number)) for number in (3, 4)]
+        publish(config, 4, False)
+        learned.append(await actor.ahead(5))
+        publish(config, 5, False)
+        assert await actor.ahead(6) is None
+        assert await soon(actor.plan(5)) == learned[-1], "what was decided is told"
+        assert all(0 < window.num_records < 100 for window in learned)
+        last = await soon(actor.plan(6))
+        assert last.num_records == 0
+        assert last.publish == "full"
+        assert await soon(actor.plan(7)) is None
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("how", ["stream", "repetition", "one better", "no patience"])
+def test_no_other_run_ends_early(log: EventLog, tmp_path: Path, how: str) -> None:
+    fill(log, 200)
+    most = 0 if how == "no patience" else 2
+    config = config_of(tmp_path, log.url, "training.window_records=50", f"training.patience={most}")
+    end = None if how == "stream" else {topic: log.latest(topic) for topic in LEARNED_TOPICS}
+    given = PlanStore(f"{tmp_path}/given")
+    for number in range(4):
+        given.put(Window(number, {EVENTS: {0: (number, number + 1)}}))
+
+    async def run() -> None:
+        actor = PlannerActor(config, end, given.url if how == "repetition" else None)
+        await soon(actor.plan(0))
+        for version in (1, 2):
+            publish(config, version, passed=how == "one better" and version == 1)
+        for number in (1, 2):
+            assert (await soon(actor.plan(number))).num_records > 0
+
+    asyncio.run(run())
+
+
+def test_patience_stands_on_versions_that_are_kept(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"patience is 5; it must be below .*keep_versions \(5\)"):
+        config_of(tmp_path, "sqlite:///x", "training.patience=5", "training.keep_versions=5")
 
 
 def test_plans_that_nothing_needs_are_pruned_where_that_is_configured(

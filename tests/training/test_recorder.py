@@ -16,6 +16,7 @@ from ray_rec.registry import Draft, Registry
 from ray_rec.tracking.last import last_recorded
 from ray_rec.training.plans import PlanStore
 from ray_rec.training.recorder import Recorder
+from tests.tracking import wandb_files
 from tests.waiting import until
 
 
@@ -204,6 +205,19 @@ def test_the_configuration_chooses_the_trackers(config: RunConfig, log: EventLog
         load_config(None, ('training.trackers=["teletype"]',), environ={})
 
 
+def test_a_run_is_filed_with_weights_and_biases_under_its_state(
+    config: RunConfig, log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    named = ('training.trackers=["wandb"]', "training.experiment=shop")
+    with Recorder(load_config(None, (f"log={config.log}", *places(config), *named))) as recorder:
+        recorder.take({"window": 3, "events": 2})
+    (told,) = wandb_files.points(Path(config.state_dir))
+    assert told["window"] == 3
+    assert told["events"] == 2
+    assert wandb_files.run_of(Path(config.state_dir)).project == "shop"
+
+
 def places(config: RunConfig) -> tuple[str, str]:
     return f"registry={config.registry}", f"state_dir={config.state_dir}"
 
@@ -211,10 +225,10 @@ def places(config: RunConfig) -> tuple[str, str]:
 def test_a_state_on_an_object_store_has_no_event_files_and_says_so(
     config: RunConfig, log: EventLog, caplog: pytest.LogCaptureFixture
 ) -> None:
-    far = load_config(
-        None, (f"log={config.log}", f"registry={config.registry}", "state_dir=memory://far")
-    )
+    places = (f"log={config.log}", f"registry={config.registry}", "state_dir=memory://far")
+    far = load_config(None, (*places, 'training.trackers=["tensorboard", "mlflow"]'))
     with Recorder(far) as recorder:
         recorder.take({"window": 0})
     assert last_recorded("memory://far") is not None
-    assert "no files for TensorBoard: state_dir memory://far is not local" in caplog.text
+    for name in ("tensorboard", "mlflow"):
+        assert f"no files for {name}: state_dir memory://far is not local" in caplog.text

@@ -165,6 +165,31 @@ def global_time(events: Events, options: TimeOptions | None = None) -> Split:
     return _by_time(events, np.ones(len(events), np.bool_), options or TimeOptions())
 
 
+def validation_time(events: Events, test: float = 0.1, validation: float = 0.1) -> Split:
+    """Learn up to a moment and ask for what came after it, all before a test period begins.
+
+    What `global_time` asks for with the quantile 1 - test is not in the split: neither learned, nor
+    known, nor asked.
+
+    Args:
+        events: of the whole stretch.
+        test: share of the events that comes last and is left alone; 0 where there is no test.
+        validation: share of the events, before it, that is asked for.
+
+    Raises:
+        ConfigError: the shares leave nothing to learn.
+        DataError: no user has events in both parts.
+    """
+    if test < 0 or validation <= 0 or test + validation >= 1:
+        raise ConfigError(
+            f"test is {test} and validation {validation} of the events; they must be at least 0 "
+            "and above 0, and leave some to learn"
+        )
+    end_ms = np.quantile(events.ts, 1 - test, method="lower")
+    learned = (1 - test - validation) / (1 - test)
+    return global_time(events.only(events.ts <= end_ms), TimeOptions(learned))
+
+
 def item_holdout(
     events: Events, share: float = HELD_ITEMS, options: TimeOptions | None = None
 ) -> Split:

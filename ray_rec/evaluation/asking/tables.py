@@ -1,6 +1,6 @@
 """Any table of events as codes, in an order that tells nothing: by user, time, and a hash."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -61,6 +61,11 @@ class Events:
         names = column(rows, "event_type").cast("string").to_pylist()
         code = np.array([config.type_codes[name] for name in names], np.int8)
         return cls(user[order], item[order], ts[order], code[order], ids, item_hash)
+
+    def only(self, rows: AnyArray) -> Self:
+        """Return some of them, marked [n]; codes stay, and so may have gaps."""
+        names = ("user", "item", "ts", "type")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     def interactions(self, rows: AnyArray) -> Interactions:
         """Return events as what rankers learn from; `rows` marks or names them, ascending."""

@@ -5,7 +5,7 @@ or all at once, to be gone through several times. Questions are answered with po
 time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -53,9 +53,13 @@ class Hybrid:
         raw: vector of each item's text, [N, raw_dim].
         passes: how often all is learned; once is as a stream.
         ordered: whether a user's things of one time were done in the order that they are in.
+
+    Attributes:
+        after_pass: told the number of passes that are done, from 1; it may ask for scores.
     """
 
     name = "hybrid"
+    after_pass: Callable[[int], None] | None = None
 
     def __init__(
         self,
@@ -107,7 +111,12 @@ class Hybrid:
         else:
             for made, rows, num_steps in self._lessons(done):
                 self._learner.learn(made, rows, num_steps)
+            self._passed(1)
+
+    def _passed(self, number: int) -> None:
         self._servable = None
+        if self.after_pass is not None:
+            self.after_pass(number)
 
     def _new_learner(self, config: LearnerConfig) -> Learner:
         learner = Learner(self._config.model, config)
@@ -122,7 +131,14 @@ class Hybrid:
             done.item, done.ts, self._items.num_rows, self._features.half_lives_days, MOMENTS
         )
         self._learner = self._new_learner(one_cycle(config, made.examples.num_rows, passes))
-        study(self._learner, made, moments, config.rows_per_step, passes)
+        study(
+            self._learner,
+            made,
+            moments,
+            config.rows_per_step,
+            passes,
+            lambda number, _losses: self._passed(number),
+        )
 
     def _lessons(self, done: Interactions) -> Iterator[Lesson]:
         """Yield the windows that have anything to learn."""

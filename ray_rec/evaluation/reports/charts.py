@@ -70,6 +70,21 @@ def reliability(title: str, series: Mapping[str, Points]) -> str:
     return _figure(title, frame, "predicted", ticks, series, diagonal)
 
 
+def dots(title: str, x_label: str, points: Points) -> str:
+    """Return a figure with a dot for each (x, y); y begins at 0.
+
+    >>> dots("HR@10", "rate", [(1, 0.1), (2, 0.2)]).count("<circle")
+    2
+    """
+    known = sorted(point for point in points if isfinite(point[1]))
+    if not known:
+        return ""
+    low, high = known[0][0], known[-1][0]
+    frame = _Frame((low, high), (0.0, max(y for _, y in known) * 1.05 or 1.0))
+    ticks = [low + (high - low) * step / 4 for step in range(5)] if high > low else [low]
+    return _figure(title, frame, x_label, ticks, {"trial": known}, joined=False)
+
+
 def _figure(
     title: str,
     frame: _Frame,
@@ -77,13 +92,16 @@ def _figure(
     ticks: Sequence[float],
     series: Mapping[str, Points],
     extra: str = "",
+    joined: bool = True,
 ) -> str:
     parts = frame.axes(x_label, ticks)
     keys = []
     for (name, points), colour in zip(series.items(), COLOURS, strict=False):
         places = [(frame.x(x), frame.y(y)) for x, y in points]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        if joined:
+            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+            line = f'fill="none" stroke="{colour}" stroke-width="2"'
+            parts.append(f'<polyline points="{path}" {line}/>')
         parts += [
             f'<circle cx="{px:.1f}" cy="{py:.1f}" r="2.5" fill="{colour}">'
             f"<title>{escape(name)}: {y:.4g} at {x:.4g}</title></circle>"

@@ -1,0 +1,1 @@
+"""Search for the hyper-parameters of a model: what may vary, what a trial is worth, Ray Tune."""
