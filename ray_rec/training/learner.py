@@ -22,7 +22,8 @@ from ray_rec.model.changes import Rows
 from ray_rec.model.config import ModelConfig
 from ray_rec.model.encoder import TextEncoder
 from ray_rec.model.items import ItemSlice, ItemTable
-from ray_rec.model.recommender import LossSums, MultiTaskModel
+from ray_rec.model.losses import LossSums
+from ray_rec.model.recommender import MultiTaskModel
 from ray_rec.model.servable import (
     ITEMS,
     MODEL,
@@ -205,8 +206,7 @@ class Learner:
         own = torch.from_numpy(kept).to(self._device, self._dtype)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._mixed):
             sums = self._model.losses(items, made, own)
-        weight = weights.clamp(min=1)
-        loss = config.beta * sums.recall / weight[0] + config.alpha * sums.click / weight[1]
+        loss = self._model.weights(sums, weights, self._schedule.last_epoch)
         torch.autograd.backward(loss)
         return _Share(rows, items, sums)
 
@@ -237,7 +237,8 @@ class Learner:
         where = f"window {course.number}, step {step}"
         mean = losses / weights.clamp(min=1)
         self._guard.check(where, mean, weights, norm + grad.square().sum())
-        self._update(union, grad, seen, course.rate_scale)
+        with self._model.weights.kept(weights.tolist()):
+            self._update(union, grad, seen, course.rate_scale)
 
     def _update(self, rows: Int64, grad: Tensor, seen: Tensor, rate_scale: float) -> None:
         """Step the dense part, and the touched `rows` [U] by their gradient [U, d]."""

@@ -129,6 +129,35 @@ def test_a_loaded_state_goes_on_bit_for_bit(optimizer: Any) -> None:
     assert not _equal(one.state(), kept)
 
 
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"task_weights": "scheduled", "alpha": 0.0, "beta_end": 0.0, "weight_steps": 20},
+        {"task_weights": "uncertainty"},
+    ],
+)
+def test_the_weights_of_the_tasks_go_on_from_a_state(weights: dict[str, Any]) -> None:
+    model = replace(toy.PLAIN, **weights)
+    one, other = _learner(model), Learner(model, FAST)
+    _learn(one, 0, [*toy.ring_rows(40, 0), *toy.click_rows(8, 1)])
+    other.load(one.state())
+    for learner in (one, other):
+        _learn(learner, 1, toy.click_rows(40, 2))
+    assert _equal(one.state(), other.state())
+
+
+def test_learned_weights_are_part_of_a_version_and_move_with_their_own_task_alone() -> None:
+    learner = _learner(replace(toy.PLAIN, task_weights="uncertainty"))
+    names = [f"model.weights.log_variance.{task}" for task in range(2)]
+    _learn(learner, 0, [dict(row, step=0) for row in (*toy.ring_rows(9, 0), *toy.click_rows(9, 1))])
+    before = learner.export()
+    _learn(learner, 1, toy.ring_rows(40, 2))
+    after = learner.export()
+    assert float(after[names[0]]) > float(before[names[0]]) > 0, "the mean loss is above one half"
+    assert after[names[1]] == before[names[1]] != 0
+    assert learner.servable().num_items == toy.NUM_ITEMS
+
+
 def test_a_state_is_not_changed_by_what_is_learned_later() -> None:
     learner = _learner()
     _learn(learner, 0, toy.ring_rows(40, 0))
