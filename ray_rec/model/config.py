@@ -86,6 +86,8 @@ class ModelConfig:
     alpha_end: float = 1.0
     beta_end: float = 1.0
     weight_steps: int = 0
+    calibration: Literal["none", "platt"] = "none"
+    """Whether probabilities are the click head's, or drawn to what held-out users did."""
 
     def __post_init__(self) -> None:
         """Check every key; raise ConfigError naming the first that is wrong."""

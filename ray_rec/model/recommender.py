@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ray_rec.model.calibration import Calibration
 from ray_rec.model.config import ModelConfig
 from ray_rec.model.heads import ClickHead, RecallHead, ShownFeatures
 from ray_rec.model.items import ItemSlice
@@ -80,6 +81,7 @@ class MultiTaskModel(nn.Module):
         self.recall = RecallHead(config)
         self.click = ClickHead(config)
         self.weights = TaskWeights(config)
+        self.calibration = Calibration(config)
 
     def item_vectors(self, items: ItemSlice, own: Tensor | None = None) -> Tensor:
         """Return v = a·id + (1-a)·tower(text), [U, d]; `own` [U] scales a (0 drops the id)."""

@@ -33,6 +33,7 @@ from ray_rec.model.servable import (
 )
 from ray_rec.training.config import LearnerConfig
 from ray_rec.training.divergence import DivergenceGuard
+from ray_rec.training.held_out import calibrate
 from ray_rec.training.metrics import Metrics, measure
 from ray_rec.training.negatives import Negatives
 from ray_rec.training.optimizer import (
@@ -176,6 +177,13 @@ class Learner:
         for step, batch in enumerate(batches):
             total += self._step(course, step, batch, weights[step])
         return self._workers.add_metrics(total)
+
+    def calibrate(self, held_out: pa.Table) -> None:
+        """Fit the click head's probabilities to what people who are not learned from did.
+
+        All workers are given the same rows (EXAMPLES_SCHEMA), all of a window's.
+        """
+        calibrate(self._model, self._items, held_out)
 
     def _weights(self, batches: Sequence[Batch | None]) -> Tensor:
         """Return the targets and shown items of each step over all workers, [num_steps, 2]."""
