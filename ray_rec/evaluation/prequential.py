@@ -163,6 +163,7 @@ class Prequential:
             return {}
         losses = self._learner.learn(made, learned, num_steps).summary()
         self._learner.renew_texts()
+        self._learner.calibrate(rows.filter(rows["held_out"]))
         return losses
 
 

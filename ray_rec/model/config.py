@@ -87,6 +87,14 @@ class ModelConfig:
     both are learned with the rest."""
     alpha: float = 1.0
     beta: float = 1.0
+    task_weights: Literal["fixed", "scheduled", "uncertainty"] = "fixed"
+    """Whether alpha (clicks) and beta (recall) stay, go to `alpha_end` and `beta_end` over the
+    first `weight_steps` steps, or are multiplied with what each task's uncertainty teaches."""
+    alpha_end: float = 1.0
+    beta_end: float = 1.0
+    weight_steps: int = 0
+    calibration: Literal["none", "platt"] = "none"
+    """Whether probabilities are the click head's, or drawn to what held-out users did."""
 
     def __post_init__(self) -> None:
         """Check every key; raise ConfigError naming the first that is wrong."""
@@ -102,8 +110,17 @@ class ModelConfig:
             raise ConfigError(f"model.dim {self.dim} must be a multiple of model.heads")
         if not (0 <= self.dropout < 1 and 0 <= self.id_dropout < 1):
             raise ConfigError("model.dropout and model.id_dropout must be from 0 to below 1")
-        if self.alpha < 0 or self.beta < 0 or self.alpha + self.beta == 0:
-            raise ConfigError("model.alpha and model.beta must not be negative, nor both 0")
+        for alpha, beta in (("alpha", "beta"), ("alpha_end", "beta_end")):
+            pair = getattr(self, alpha), getattr(self, beta)
+            if min(pair) < 0 or sum(pair) == 0:
+                raise ConfigError(
+                    f"model.{alpha} and model.{beta} must not be negative, nor both 0"
+                )
+        if self.task_weights == "scheduled" and self.weight_steps < 1:
+            raise ConfigError(
+                f"model.task_weights=scheduled needs model.weight_steps of at least 1; "
+                f"it is {self.weight_steps}"
+            )
 
     @property
     def num_outcomes(self) -> int:

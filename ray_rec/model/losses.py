@@ -3,9 +3,21 @@
 T targets of A asking queries, C candidates; a candidate of score -inf is left out.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class LossSums:
+    """Sums of the two losses over a step's rows, and over how many."""
+
+    recall: Tensor
+    recall_weight: int
+    click: Tensor
+    click_weight: int
 
 
 def softmax_loss(target_T: Tensor, query_T: Tensor, candidates_AC: Tensor) -> Tensor:

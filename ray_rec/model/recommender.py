@@ -11,12 +11,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ray_rec.model.calibration import Calibration
 from ray_rec.model.config import ModelConfig
 from ray_rec.model.heads import ClickHead, RecallHead, ShownFeatures
 from ray_rec.model.items import ItemSlice
-from ray_rec.model.losses import binary_loss, click_loss, sampled_logits, softmax_loss
+from ray_rec.model.losses import (
+    LossSums,
+    binary_loss,
+    click_loss,
+    sampled_logits,
+    softmax_loss,
+)
 from ray_rec.model.trunk import Trunk
 from ray_rec.model.view import Pairs, Queries, own_items, pieces
+from ray_rec.model.weights import TaskWeights
 
 
 @dataclass(frozen=True)
@@ -58,16 +66,6 @@ class ShownItems:
     popularity: Tensor  # [S, H] log counts
 
 
-@dataclass(frozen=True)
-class LossSums:
-    """Sums of the two losses over a step's rows, and over how many."""
-
-    recall: Tensor
-    recall_weight: int
-    click: Tensor
-    click_weight: int
-
-
 class MultiTaskModel(nn.Module):
     """Recall and click-through on one trunk."""
 
@@ -82,6 +80,8 @@ class MultiTaskModel(nn.Module):
         self.trunk = Trunk(config)
         self.recall = RecallHead(config)
         self.click = ClickHead(config)
+        self.weights = TaskWeights(config)
+        self.calibration = Calibration(config)
 
     def item_vectors(self, items: ItemSlice, own: Tensor | None = None) -> Tensor:
         """Return v = a·id + (1-a)·tower(text), [U, d]; `own` [U] scales a (0 drops the id)."""

@@ -172,7 +172,7 @@ class Servable:
         item = torch.searchsorted(rows, torch.from_numpy(candidates))
         shown = ShownItems(torch.from_numpy(query), item, torch.from_numpy(popularity))
         logits = self._model.shown_logits(items, view, shown, None)
-        probabilities: Float32 = torch.sigmoid(logits).numpy()
+        probabilities: Float32 = torch.sigmoid(self._model.calibration(logits)).numpy()
         return probabilities
 
     def _view(

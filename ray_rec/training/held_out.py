@@ -1,7 +1,8 @@
 """Questions of people whom nobody learned from, and what a model's answers to them cost.
 
 A question is asked of a part of the catalogue: its own items, and a draw that stands for all
-others. So a judgement costs the same however large the catalogue is.
+others. So a judgement costs the same however large the catalogue is. What they were shown and did
+keeps the click head's probabilities calibrated.
 """
 
 from collections.abc import Mapping
@@ -13,16 +14,23 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from ray_rec.features.arrays import Float32, Int64
+from ray_rec.features.arrays import Float32, Int64, lists
 from ray_rec.features.examples import collate
 from ray_rec.features.histories import History
 from ray_rec.model.config import ModelConfig
+from ray_rec.model.items import ItemTable
+from ray_rec.model.recommender import MultiTaskModel, ShownItems
 from ray_rec.model.servable import Servable
 from ray_rec.training.metrics import histories_of
-from ray_rec.training.negatives import Negatives
+from ray_rec.training.moments import Moments
+from ray_rec.training.negatives import Draw, Negatives
+from ray_rec.training.steps import make_step
 
 JUDGED_ITEMS = 2_048
 """Items that are drawn; up to so many the whole catalogue is asked."""
+
+_CHUNK_ROWS = 256
+_NO_DRAW = Draw(np.zeros(0, np.int64), np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -120,3 +128,28 @@ class Panel:
         )
         total = torch.logsumexp(scores + torch.from_numpy(self.log_weight), dim=1)
         return float((total[asked.query] - scores[asked.query, asked.target]).double().mean())
+
+
+def calibrate(model: MultiTaskModel, items: ItemTable, rows: pa.Table) -> None:
+    """Fit the click head's calibration to example rows of people whom nobody learned from."""
+    if not model.calibration.is_learned:
+        return
+    shown = rows.filter(pa.array(lists(rows, "shown_item")[1] > 0))
+    model.eval()
+    for start in range(0, shown.num_rows, _CHUNK_ROWS):
+        model.calibration.learn(*_shown(model, items, shown.slice(start, _CHUNK_ROWS)))
+
+
+@torch.no_grad()
+def _shown(model: MultiTaskModel, items: ItemTable, rows: pa.Table) -> tuple[Tensor, Tensor]:
+    """Return the click head's logits as they would be served, and the labels, [S, O] each."""
+    batch = collate(rows, model.config.num_outcomes)
+    # what is shown has the popularity of its own moment
+    once = Moments.once(np.zeros((len(items), 0), np.float32))
+    of, step = make_step(batch, _NO_DRAW, once, items.id.device, items.id.dtype)
+    index = torch.from_numpy(of).to(items.id.device)
+    unused = torch.from_numpy(once.popularity).to(items.id)
+    seen = items.gather(index, unused, model.config.id_prior)
+    shown = ShownItems(step.shown_query, step.shown, step.shown_popularity)
+    logits = model.shown_logits(seen, model.view(seen, step.queries), shown, None)
+    return logits, step.shown_labels

@@ -22,7 +22,8 @@ from ray_rec.model.changes import Rows
 from ray_rec.model.config import ModelConfig
 from ray_rec.model.encoder import TextEncoder
 from ray_rec.model.items import ItemSlice, ItemTable
-from ray_rec.model.recommender import LossSums, MultiTaskModel
+from ray_rec.model.losses import LossSums
+from ray_rec.model.recommender import MultiTaskModel
 from ray_rec.model.servable import (
     ITEMS,
     MODEL,
@@ -33,6 +34,7 @@ from ray_rec.model.servable import (
 from ray_rec.training.adversarial import with_adversary
 from ray_rec.training.config import LearnerConfig
 from ray_rec.training.divergence import DivergenceGuard
+from ray_rec.training.held_out import calibrate
 from ray_rec.training.metrics import Metrics, measure
 from ray_rec.training.moments import Moments
 from ray_rec.training.negatives import Negatives
@@ -201,6 +203,13 @@ class Learner:
         self._items.count[: len(seen)] += seen.to(self._items.count)
         self._items.touch(torch.nonzero(seen)[:, 0].to(self._device))
 
+    def calibrate(self, held_out: pa.Table) -> None:
+        """Fit the click head's probabilities to what people who are not learned from did.
+
+        All workers are given the same rows (EXAMPLES_SCHEMA), all of a window's.
+        """
+        calibrate(self._model, self._items, held_out)
+
     def _weights(self, batches: Sequence[Batch | None]) -> Tensor:
         """Return the targets and shown items of each step over all workers, [num_steps, 2]."""
         mine = [[len(b.target_item), len(b.shown_item)] if b else [0, 0] for b in batches]
@@ -232,9 +241,7 @@ class Learner:
         def losses(seen: ItemSlice) -> tuple[Tensor, LossSums]:
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._mixed):
                 sums = self._model.losses(seen, made, own)
-            weight = weights.clamp(min=1)
-            loss = config.beta * sums.recall / weight[0] + config.alpha * sums.click / weight[1]
-            return loss, sums
+            return self._model.weights(sums, weights, self._schedule.last_epoch), sums
 
         loss, sums = with_adversary(losses, items, self._config.adversarial_epsilon)
         torch.autograd.backward(loss)
@@ -267,7 +274,8 @@ class Learner:
         where = f"window {course.number}, step {step}"
         mean = losses / weights.clamp(min=1)
         self._guard.check(where, mean, weights, norm + grad.square().sum())
-        self._update(union, grad, seen, course.rate_scale)
+        with self._model.weights.kept(weights.tolist()):
+            self._update(union, grad, seen, course.rate_scale)
 
     def _update(self, rows: Int64, grad: Tensor, seen: Tensor, rate_scale: float) -> None:
         """Step the dense part, and the touched `rows` [U] by their gradient [U, d]."""

@@ -166,6 +166,7 @@ class WindowLoop:
         else:
             steps, rate = side.num_steps, window.rate_scale
             learned = self._learner.learn(side.window, share, steps, rate).summary()
+            self._learner.calibrate(side.held_out)
             metrics |= {f"learned_{name}": mean for name, mean in learned.items()}
             self._learned = self._learned or side.num_steps > 0
         timer.lap("learn")

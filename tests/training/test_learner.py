@@ -129,6 +129,81 @@ def test_a_loaded_state_goes_on_bit_for_bit(optimizer: Any) -> None:
     assert not _equal(one.state(), kept)
 
 
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"task_weights": "scheduled", "alpha": 0.0, "beta_end": 0.0, "weight_steps": 20},
+        {"task_weights": "uncertainty"},
+    ],
+)
+def test_the_weights_of_the_tasks_go_on_from_a_state(weights: dict[str, Any]) -> None:
+    model = replace(toy.PLAIN, **weights)
+    one, other = _learner(model), Learner(model, FAST)
+    _learn(one, 0, [*toy.ring_rows(40, 0), *toy.click_rows(8, 1)])
+    other.load(one.state())
+    for learner in (one, other):
+        _learn(learner, 1, toy.click_rows(40, 2))
+    assert _equal(one.state(), other.state())
+
+
+def test_learned_weights_are_part_of_a_version_and_move_with_their_own_task_alone() -> None:
+    learner = _learner(replace(toy.PLAIN, task_weights="uncertainty"))
+    names = [f"model.weights.log_variance.{task}" for task in range(2)]
+    _learn(learner, 0, [dict(row, step=0) for row in (*toy.ring_rows(9, 0), *toy.click_rows(9, 1))])
+    before = learner.export()
+    _learn(learner, 1, toy.ring_rows(40, 2))
+    after = learner.export()
+    assert float(after[names[0]]) > float(before[names[0]]) > 0, "the mean loss is above one half"
+    assert after[names[1]] == before[names[1]] != 0
+    assert learner.servable().num_items == toy.NUM_ITEMS
+
+
+CALIBRATED = replace(toy.PLAIN, calibration="platt")
+
+
+def _clicks(learner: Learner) -> np.ndarray:
+    shown = np.arange(10)
+    return learner.servable().click(toy.history([3, 4]), toy.NOW_MS, toy.popularity(), shown)
+
+
+def test_probabilities_are_drawn_to_what_held_out_people_did_and_nothing_else_is() -> None:
+    """They are shown everything and buy nothing, but click on all."""
+    calibrated, plain = _learner(CALIBRATED), _learner()
+    shown = [(item, 0b001) for item in range(toy.NUM_ITEMS)]
+    held_out = toy.table([*toy.ring_rows(3, 1), toy.row([1, 2], shown=shown)])
+    for learner in (calibrated, plain):
+        _learn(learner, 0, [*toy.ring_rows(40, 0), *toy.click_rows(8, 1)])
+        learner.calibrate(held_out)
+    after, before = _clicks(calibrated), _clicks(plain)
+    assert (after[:, 0] > before[:, 0]).all()
+    assert (after[:, 2] < before[:, 2]).all()
+    assert (np.argsort(after, axis=0) == np.argsort(before, axis=0)).all()
+    changed = calibrated.export()
+    assert {*changed} - {*plain.export()} == {
+        "model.calibration.line", "model.calibration.certainty",
+    }  # fmt: skip
+    assert _equal({name: changed[name] for name in plain.export()}, plain.export())
+
+
+def test_calibration_is_the_identity_until_anybody_is_held_out() -> None:
+    calibrated, plain = _learner(CALIBRATED), _learner()
+    for learner in (calibrated, plain):
+        _learn(learner, 0, toy.click_rows(40, 0))
+        learner.calibrate(toy.table(toy.ring_rows(3, 1)))
+    assert (_clicks(calibrated) == _clicks(plain)).all()
+
+
+def test_calibration_goes_on_from_a_state() -> None:
+    one, other = _learner(CALIBRATED), Learner(CALIBRATED, FAST)
+    _learn(one, 0, toy.click_rows(40, 0))
+    one.calibrate(toy.table(toy.click_rows(20, 1)))
+    other.load(one.state())
+    for learner in (one, other):
+        _learn(learner, 1, toy.click_rows(40, 2))
+        learner.calibrate(toy.table(toy.click_rows(20, 3)))
+    assert _equal(one.state(), other.state())
+
+
 def test_a_state_is_not_changed_by_what_is_learned_later() -> None:
     learner = _learner()
     _learn(learner, 0, toy.ring_rows(40, 0))

@@ -26,7 +26,10 @@ CONFIGS = {
     "sgd": LearnerConfig(optimizer="sgd", lr=0.05),
     "adamw": LearnerConfig(optimizer="adamw", dtype="float64"),
     "encoder": LearnerConfig(optimizer="sgd", lr=0.05, encoder_lr=0.05, encoder_share=0.5),
+    "learned-weights": LearnerConfig(optimizer="adamw", dtype="float64"),
 }
+MODELS = {"learned-weights": replace(SAMPLED, task_weights="uncertainty", calibration="platt")}
+"""Of the steps, three have no clicks anywhere, and one no targets."""
 
 
 def _rows() -> list[dict[str, Any]]:
@@ -58,7 +61,7 @@ def _encoder(folder: Path) -> TextEncoder:
 def _learned(name: str, rank: int, count: int, folder: Path) -> tuple[dict[str, Any], Metrics]:
     torch.set_num_threads(1)
     encoder = _encoder(folder) if name == "encoder" else None
-    learner = Learner(SAMPLED, CONFIGS[name], encoder=encoder)
+    learner = Learner(MODELS.get(name, SAMPLED), CONFIGS[name], encoder=encoder)
     texts = toy.items()["text"].to_pylist()
     learner.observe(toy.items(), encoder.encode(texts) if encoder else toy.text_vectors())
     total = Metrics()
@@ -66,6 +69,7 @@ def _learned(name: str, rank: int, count: int, folder: Path) -> tuple[dict[str, 
         rows = _mine(rank, count)
         total += learner.test(toy.window(number, rows), toy.table(rows))
         total += learner.learn(toy.window(number, rows), toy.table(rows), NUM_STEPS)
+        learner.calibrate(toy.table(toy.click_rows(12, seed=50 + number)))
     return learner.state(), total
 
 
@@ -94,7 +98,8 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "tolerance"), [("sgd", 1e-6), ("adamw", 1e-12), ("encoder", 2e-6)]
+    ("name", "tolerance"),
+    [("sgd", 1e-6), ("adamw", 1e-12), ("encoder", 2e-6), ("learned-weights", 1e-12)],
 )
 def test_two_workers_equal_one(name: str, tolerance: float, together: Path) -> None:
     alone, tested = _learned(name, 0, 1, together)
