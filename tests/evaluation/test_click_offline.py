@@ -39,7 +39,9 @@ def small() -> Shown:
     labels = np.array([[1], [0], [0], [1]], np.float32)
     done = Interactions(*columns([ANN, ANN], [MILK, MILK], [0, 40 * DAY], [4, 4]))
     category = np.array([0, 0], np.int64)  # both drinks
-    return Shown(user, item, ts, position, labels, 2 * DAY, done, category)
+    (placement,) = columns([0, 1, 0, 0])  # milk in the mailer on day 42
+    text = np.array([0, 1], np.int64)
+    return Shown(user, item, ts, position, placement, labels, 2 * DAY, done, category, text)
 
 
 def features(shown: Shown) -> dict[str, list[float]]:
@@ -54,6 +56,7 @@ def test_features_are_what_was_known_before() -> None:
     assert found["item taken in 28 days"] == pytest.approx([log1p(1), log1p(1), log1p(1), 0])
     assert found["item taken in 91 days"] == found["item taken"]
     assert found["user-item taken"] == pytest.approx([log1p(2), 0, log1p(2), 0])
+    assert found["user-text taken"] == found["user-item taken"]  # each has a text of its own
     assert found["user-category taken"] == pytest.approx([log1p(2), 0, log1p(2), log1p(2)])
     never = log1p(NEVER_DAYS)
     assert found["user-item days since"] == pytest.approx([log1p(1), never, log1p(10), never])
@@ -66,6 +69,13 @@ def test_rates_know_outcomes_when_their_windows_have_closed() -> None:
     rate = (1 + 10 * 0.5) / (2 + 10)
     assert found["item rate"] == pytest.approx([0, 0, log(rate / (1 - rate)), 0])
     alone = (1 + 10 * 0.5) / (1 + 10)
+    assert found["placement"] == [0, 1, 0, 0]
+    assert found["item-placement shown"] == pytest.approx([0, 0, log1p(1), 0])
+    assert (
+        found["item-placement rate"][2]
+        == found["placement rate"][2]
+        == pytest.approx(log(alone / (1 - alone)))
+    )
     assert found["user-item rate"][2] == pytest.approx(log(alone / (1 - alone)))
     assert click_table(small(), 0, np.ones(4, bool)).times_shown.tolist() == [0, 0, 2, 0]
 
@@ -105,13 +115,14 @@ def many(rows: int = 3_000, users: int = 60, items: int = 30) -> Shown:
     ts = np.arange(rows) * 60_000
     none = Interactions(*columns([], [], [], []))
     position = np.ones(rows, np.int64)
-    return Shown(user, item, ts, position, labels, 1_000, none, np.arange(items) % 2)
+    kind = np.arange(items) % 2
+    return Shown(user, item, ts, position, position, labels, 1_000, none, kind, kind)
 
 
 @pytest.mark.parametrize("name", ["logistic", "lightgbm"])
 def test_models_find_who_takes_what_beyond_the_item(name: str) -> None:
     found = judge_clicks(many(), ("click",), (name,), 0.8, seed=0)["click"]
-    assert found["rows"] == 600
+    assert found["rows"] == 601  # what was shown at the cut is asked
     assert list(found["user_auc"]) == [name, "item-prior"]
     # The item alone tells .45 from .1, item and user .8 from .1.
     assert found["auc"][name]["value"] > 0.8
@@ -134,7 +145,7 @@ def test_the_item_rate_is_the_feature() -> None:
 
 def test_rare_items_are_judged_on_their_own() -> None:
     found = judge_clicks(many(1_000, items=500), ("click",), ("item-prior",), 0.5, 0)["click"]
-    assert found["rare"]["rows"] == found["rows"] == 500  # each shown about twice
+    assert found["rare"]["rows"] == found["rows"] == 501  # each shown about twice
     assert found["rare"]["auc"]["item-prior"] == pytest.approx(found["auc"]["item-prior"]["value"])
 
 

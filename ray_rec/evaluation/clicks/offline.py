@@ -26,7 +26,7 @@ def judge_clicks(
 
     Args:
         shown: what was shown; learned is what had a known outcome at the `quantile` of its times,
-            asked is what was shown later.
+            asked is what was shown then or later.
         outcomes: names of the O outcomes.
         models: out of `CLICK_MODELS`; the item prior always stands beside them.
         quantile: share of the shown items until the moment.
@@ -36,7 +36,7 @@ def judge_clicks(
         DataError: no outcome has both.
     """
     cut_ms = np.quantile(shown.ts, quantile, method="lower")
-    learned, asked = shown.ts + shown.known_ms <= cut_ms, shown.ts > cut_ms
+    learned, asked = shown.ts + shown.known_ms <= cut_ms, shown.ts >= cut_ms
     first, *others = [name for name in models if name != PRIOR] or [PRIOR]
     names = list(dict.fromkeys((first, PRIOR, *others)))
     out: Plain = {}
