@@ -4,7 +4,9 @@ Outcomes are joined as in learning. What came of an exposure is known when its a
 has closed, and not before.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ray_rec.config import RunConfig
-from ray_rec.errors import DataError
+from ray_rec.errors import ConfigError, DataError
 from ray_rec.evaluation.asking.questions import Interactions, Users, interactions
 from ray_rec.evaluation.clicks.measures import PRIOR_STRENGTH
 from ray_rec.events.schema import EVENTS, EXPOSURES
@@ -121,6 +123,17 @@ class Table(NamedTuple):
     names: tuple[str, ...]
     values: Float32  # [S, F]
     times_shown: Int64  # [S] past exposures of the item whose outcome is known
+
+    def only(self, names: Sequence[str]) -> "Table":
+        """Return the columns named, all for none; ConfigError for one that is not there."""
+        for name in names:
+            if name not in self.names:
+                near = get_close_matches(name, self.names, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ConfigError(f"no feature {name!r}; known are {', '.join(self.names)}{hint}")
+        kept = [place for place, name in enumerate(self.names) if not names or name in names]
+        named = tuple(self.names[place] for place in kept)
+        return Table(named, self.values[:, kept], self.times_shown)
 
 
 def click_table(shown: Shown, outcome: int, learned: Bool) -> Table:
