@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ray_rec.config import RunConfig, load_config
 from ray_rec.errors import ConfigError, DataError
@@ -24,6 +25,11 @@ from tests.training.shop import PER_KIND, fill_items, fill_visits
 DAY = DAY_MS
 ANN, BOB = 0, 1
 MILK, TEA = 0, 1
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
 
 
 def columns(*values: list[int]) -> list[np.ndarray]:
