@@ -148,6 +148,12 @@ def evaluate(
     ] = 0.9,
     passes: Annotated[int, typer.Option(min=1, help="How often the hybrid learns the log.")] = 1,
     max_queries: Annotated[int, typer.Option(min=0, help="Questions asked; 0 asks all.")] = 0,
+    select: Annotated[
+        str | None, typer.Option(help="Features of click models by comma; else all.")
+    ] = None,
+    importance: Annotated[
+        bool, typer.Option("--importance", help="What AUC the first click model has from each.")
+    ] = False,
     start: Start = None,
     end: End = None,
     config: ConfigFile = None,
@@ -167,6 +173,8 @@ def evaluate(
         repeats=repeats,
         passes=passes,
         max_queries=max_queries,
+        select=tuple(select.split(",")) if select else (),
+        importance=importance,
         start=start,
         end=end,
         time=TimeOptions(quantile, last_only=last_only, same_time=same_time),

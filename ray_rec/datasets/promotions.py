@@ -1,17 +1,20 @@
 """Promotions of Complete Journey as `exposures` with outcomes.
 
 What a store promoted in a week was there for everybody, so the propensity of each shown item is 1:
-it weighs nothing up or down. Of what was promoted and not bought only a sample is shown, four for
-each item bought; that sets the share of positives (20 %), and rates must be read with it in mind.
+it weighs nothing up or down. Where it stood in the store and in the mailer is its placement. Of
+what was promoted and not bought only a sample is shown, four for each item bought; that sets the
+share of positives (20 %), and rates must be read with it in mind.
 """
 
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ray_rec.datasets.purchases import Ints, Purchases, context, request_id, week_start_ms
@@ -22,6 +25,7 @@ POLICY = "complete-journey-promotions"
 NEGATIVES = 4
 SEED = 7
 _SPARE_DRAWS = 8  # beyond a quarter more than needed: draws may repeat or hit what was bought
+_PLACES = ("display_location", "mailer_location")
 _SHIFT = 32  # two ids in one int64: product ids and groups stay below 2**31
 
 
@@ -33,44 +37,70 @@ class Shown(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Promotions:
-    """What was promoted, by week: distinct `store << 32 | product`, ascending."""
+class Promoted:
+    """What a week promoted: distinct `store << 32 | product`, ascending, and where each stood."""
 
-    by_week: dict[int, Ints]
+    pair: Ints
+    placement: npt.NDArray[np.object_]
+
+
+@dataclass(frozen=True)
+class Promotions:
+    """What was promoted, by week."""
+
+    by_week: dict[int, Promoted]
 
     @classmethod
     def read(cls, path: Path, first: int, last: int) -> Self:
         """Read the weeks out of 20.9 M rows, in batches to hold only what is asked for."""
-        found: dict[int, list[Ints]] = {week: [] for week in range(first, last + 1)}
-        columns = ["week", "store_id", "product_id"]
+        found: dict[int, list[tuple[Ints, pa.Table]]] = {w: [] for w in range(first, last + 1)}
+        columns = ["week", "store_id", "product_id", *_PLACES]
         for batch in pq.ParquetFile(path).iter_batches(1 << 20, columns=columns):
-            week, store, product = (batch[name].to_numpy() for name in columns)
+            week, store, product = (batch[name].to_numpy() for name in columns[:3])
             for number in range(max(first, int(week.min())), min(last, int(week.max())) + 1):
-                rows = week == number
-                found[number].append(_pair(store[rows], product[rows]))
-        none = np.empty(0, np.int64)
-        return cls({week: _distinct(np.concatenate([none, *p])) for week, p in found.items()})
+                rows = np.flatnonzero(week == number)
+                places = pa.table({name: batch[name].take(rows) for name in _PLACES})
+                found[number].append((_pair(store[rows], product[rows]), places))
+        return cls({week: _promoted(parts) for week, parts in found.items()})
 
-    def of(self, week: int) -> Ints:
-        """Return the week's pairs."""
+    def of(self, week: int) -> Promoted:
+        """Return what the week promoted."""
         return self.by_week[week]
 
 
-def exposures(purchases: Purchases, promoted: Ints, shift_ms: int) -> Shown:
+def _promoted(parts: list[tuple[Ints, pa.Table]]) -> Promoted:
+    """Join what batches hold of a week; of a pair that stands twice the first counts."""
+    pair, first = np.unique(
+        np.concatenate([np.empty(0, np.int64), *(p for p, _ in parts)]), return_index=True
+    )
+    if not len(pair):
+        return Promoted(pair, np.empty(0, np.object_))
+    places = pa.concat_tables([t for _, t in parts])
+    display, mailer = (places[name] for name in _PLACES)
+    join: Any = pc.binary_join_element_wise
+    words = join("display", display, "mailer", mailer, " ")
+    return Promoted(pair, words.take(first).to_numpy())
+
+
+def exposures(purchases: Purchases, promoted: Promoted, shift_ms: int) -> Shown:
     """Make one exposure for each household and store with at least one promoted item bought.
 
     Sampling is seeded by the week, so a week gives the same exposures whatever is loaded with it.
     """
-    answered = _is_in(_pair(purchases.store, purchases.product), promoted)
+    answered = _is_in(_pair(purchases.store, purchases.product), promoted.pair)
     visits = _pair(purchases.household, purchases.store)[answered]
     visit, group = np.unique(visits, return_inverse=True)
     bought = _distinct(_pair(group.astype(np.int64), purchases.product[answered]))
     generator = np.random.default_rng([SEED, purchases.week])
-    others = _sample(bought, visit & 0xFFFFFFFF, promoted, generator)
+    others = _sample(bought, visit & 0xFFFFFFFF, promoted.pair, generator)
     shown = np.concatenate([bought, others])
     shown = shown[np.lexsort((generator.random(len(shown)), shown >> _SHIFT))]
     ts = week_start_ms(purchases.week) + shift_ms
-    return Shown(_records(purchases.week, visit, shown, ts), answered)
+    place = np.searchsorted(
+        promoted.pair, _pair((visit & 0xFFFFFFFF)[shown >> _SHIFT], shown & 0xFFFFFFFF)
+    )
+    placements = promoted.placement[place].tolist()
+    return Shown(_records(purchases.week, visit, shown, placements, ts), answered)
 
 
 def _pair(high: Ints, low: Ints) -> Ints:
@@ -110,10 +140,11 @@ def _sample(bought: Ints, stores: Ints, promoted: Ints, generator: np.random.Gen
     return sample
 
 
-def _records(week: int, visit: Ints, shown: Ints, ts: int) -> list[Record]:
+def _records(week: int, visit: Ints, shown: Ints, placements: list[str], ts: int) -> list[Record]:
     counts = np.bincount(shown >> _SHIFT, minlength=len(visit))
     bounds = np.concatenate([[0], np.cumsum(counts)]).tolist()
     products = [str(product) for product in (shown & 0xFFFFFFFF).tolist()]
+    items = list(zip(products, placements, strict=True))
     households, stores = (visit >> _SHIFT).tolist(), (visit & 0xFFFFFFFF).tolist()
     return [
         Record(
@@ -126,8 +157,14 @@ def _records(week: int, visit: Ints, shown: Ints, ts: int) -> list[Record]:
                     model_version=0,
                     policy=POLICY,
                     items=[
-                        ExposedItem(item_id=product, position=position, score=0.0, propensity=1.0)
-                        for position, product in enumerate(products[start:end], 1)
+                        ExposedItem(
+                            item_id=product,
+                            position=position,
+                            score=0.0,
+                            propensity=1.0,
+                            placement=placement,
+                        )
+                        for position, (product, placement) in enumerate(items[start:end], 1)
                     ],
                     context=context(store, week),
                 )

@@ -42,7 +42,9 @@ class EvaluateOptions:
     learns its windows; `held_items` is the share that an item hold-out takes away; `max_queries`
     bounds the questions (0: all), chosen by a stable hash; `start` and `end` are places on the log
     (see `stretch`). Popularity is always among the models: the others are set beside it. Click
-    models, of `CLICK_MODELS`, go with `global-time` alone, and need exposures on the log.
+    models, of `CLICK_MODELS`, go with `global-time` alone, and need exposures on the log; they
+    learn from the features in `select` (none: all), and `importance` tells what the first of them
+    has from each.
     """
 
     protocol: Protocol = "global-time"
@@ -52,6 +54,8 @@ class EvaluateOptions:
     held_items: float = HELD_ITEMS
     max_queries: int = 0
     cutoff: int = 10
+    select: tuple[str, ...] = ()
+    importance: bool = False
     start: str | None = None
     end: str | None = None
     time: TimeOptions = field(default_factory=TimeOptions)
@@ -161,8 +165,15 @@ def _clicks(logged: Logged, config: RunConfig, options: EvaluateOptions) -> dict
     if not options.click_models:
         return {}
     shown = read_shown(logged.tables, logged.window, config)
-    outcomes, quantile = config.features.outcome_types, options.time.quantile
-    return judge_clicks(shown, outcomes, options.click_models, quantile, config.learner.seed)
+    return judge_clicks(
+        shown,
+        config.features.outcome_types,
+        options.click_models,
+        options.time.quantile,
+        config.learner.seed,
+        options.select,
+        options.importance,
+    )
 
 
 def _described(split: Split, judged: Ranked, options: EvaluateOptions, seed: int) -> dict[str, Any]:

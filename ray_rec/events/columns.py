@@ -108,6 +108,7 @@ def _shown(shown: list[ExposedItem]) -> pa.StructArray:
         [s.position for s in shown],
         [s.score for s in shown],
         [s.propensity for s in shown],
+        [s.placement for s in shown],
     ]
     arrays = [pa.array(c, f.type) for c, f in zip(columns, EXPOSED_TYPE, strict=True)]
     return pa.StructArray.from_arrays(arrays, fields=list(EXPOSED_TYPE))

@@ -105,12 +105,16 @@ class Item(msgspec.Struct, kw_only=True, frozen=True, gc=False, omit_defaults=Tr
 
 
 class ExposedItem(msgspec.Struct, kw_only=True, frozen=True, gc=False, omit_defaults=True):
-    """One item of an exposure: where it stood, and how likely the policy was to show it there."""
+    """One item of an exposure: where it stood, and how likely the policy was to show it there.
+
+    `placement` names how it was put forward, in the application's own words.
+    """
 
     item_id: Id
     position: Position
     score: float
     propensity: Propensity
+    placement: Label | None = None
 
 
 class Exposure(msgspec.Struct, kw_only=True, frozen=True, gc=False, omit_defaults=True):
@@ -215,6 +219,7 @@ EXPOSED_TYPE = pa.struct(
         ("position", pa.int32()),
         ("score", pa.float64()),
         ("propensity", pa.float64()),
+        ("placement", pa.string()),
     ]
 )
 

@@ -1,6 +1,7 @@
 """Complete Journey on a SQLite log: what is written, in which order, and always the same."""
 
 import importlib.util
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -75,6 +76,7 @@ def test_exposures_hold_what_was_bought_and_four_others_for_each(loaded: EventLo
         assert answers[exposure["request_id"]] <= set(items)
         assert [shown["position"] for shown in exposure["items"]] == list(range(1, len(items) + 1))
         assert all(shown["propensity"] == 1.0 for shown in exposure["items"])
+        assert all(re.fullmatch("display . mailer .", i["placement"]) for i in exposure["items"])
         places[1] += 1
         bought_places[1] += items[0] in answers[exposure["request_id"]]
     assert 0.15 < bought_places[1] / places[1] < 0.25  # 1 in 5, wherever it stands

@@ -28,7 +28,7 @@ from ray_rec.events import (
 from ray_rec.events.schema import MAX_AHEAD_MS
 
 EVENT = {"event_id": "e1", "user_id": "u1", "item_id": "i1", "event_type": "click", "ts": 5}
-SHOWN = {"item_id": "i1", "position": 1, "score": 0.5, "propensity": 1.0}
+SHOWN = {"item_id": "i1", "position": 1, "score": 0.5, "propensity": 1.0, "placement": "top"}
 GOOD: dict[str, dict[str, Any]] = {
     EVENTS: EVENT,
     ITEMS: {"item_id": "i1", "title": "Tea", "ts": 5},

@@ -1,4 +1,4 @@
-"""Models of whether what is shown is taken: a prior, logistic regression, boosted trees."""
+"""Models of whether what is shown is taken: a prior, logistic regression, trees, a network."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from ray_rec.errors import ConfigError
+from ray_rec.evaluation.clicks.network import Network
 from ray_rec.features.arrays import AnyArray, Float32, Float64
 
 MISSING = '{} needs the package {}; install it with: pip install "ray-rec[evaluation]"'
@@ -93,5 +94,6 @@ CLICK_MODELS: dict[str, Callable[[int], ClickModel]] = {
     "item-prior": lambda _: ItemRate(),
     "logistic": lambda _: Logistic(),
     "lightgbm": lambda seed: Trees(seed),
+    "network": lambda seed: Network(seed),
 }
 """By name, each made with a seed."""

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from ray_rec.errors import DataError
-from ray_rec.evaluation.clicks.models import CLICK_MODELS
+from ray_rec.evaluation.clicks.importance import importance
+from ray_rec.evaluation.clicks.models import CLICK_MODELS, ClickModel
 from ray_rec.evaluation.clicks.shown import Shown, Table, click_table
 from ray_rec.evaluation.metrics.bootstrap import auc_by_user
 from ray_rec.evaluation.metrics.ranking import auc, calibration, log_loss, user_auc
@@ -20,23 +21,32 @@ Plain = dict[str, Any]
 
 
 def judge_clicks(
-    shown: Shown, outcomes: Sequence[str], models: Sequence[str], quantile: float, seed: int
+    shown: Shown,
+    outcomes: Sequence[str],
+    models: Sequence[str],
+    quantile: float,
+    seed: int,
+    select: Sequence[str] = (),
+    explain: bool = False,
 ) -> Plain:
     """Return, by outcome that both happened and did not on both sides, how well it is predicted.
 
     Args:
         shown: what was shown; learned is what had a known outcome at the `quantile` of its times,
-            asked is what was shown later.
+            asked is what was shown then or later.
         outcomes: names of the O outcomes.
         models: out of `CLICK_MODELS`; the item prior always stands beside them.
         quantile: share of the shown items until the moment.
         seed: of models and resamples.
+        select: names of the features that models learn from, the item prior apart; none: all.
+        explain: tell the permutation importance of each feature for the first model as well.
 
     Raises:
         DataError: no outcome has both.
+        ConfigError: there is no such feature.
     """
     cut_ms = np.quantile(shown.ts, quantile, method="lower")
-    learned, asked = shown.ts + shown.known_ms <= cut_ms, shown.ts > cut_ms
+    learned, asked = shown.ts + shown.known_ms <= cut_ms, shown.ts >= cut_ms
     first, *others = [name for name in models if name != PRIOR] or [PRIOR]
     names = list(dict.fromkeys((first, PRIOR, *others)))
     out: Plain = {}
@@ -45,9 +55,15 @@ def judge_clicks(
         if not (_has_both(labels[learned]) and _has_both(labels[asked])):
             continue
         table = click_table(shown, place, learned)
-        made = np.stack([_predicted(n, table, labels, learned, asked, seed) for n in names], axis=1)
+        tables = {name: table if name == PRIOR else table.only(select) for name in names}
+        fitted = {n: _fitted(n, tables[n], labels, learned, seed) for n in names}
+        made = np.stack([fitted[n].predict(tables[n].values[asked]) for n in names], axis=1)
         rare = table.times_shown[asked] < RARE
         out[outcome] = _described(names, labels[asked], made, shown.user[asked], rare, seed)
+        if explain:
+            known, values = tables[first].names, tables[first].values[asked]
+            drops = importance(fitted[first], known, values, labels[asked], seed)
+            out[outcome]["importance"] = {"model": first, "auc_drop": drops}
     if not out:
         raise DataError(
             f"no clicks to test: of {learned.sum()} learned and {asked.sum()} later shown items, "
@@ -57,12 +73,10 @@ def judge_clicks(
     return out
 
 
-def _predicted(
-    name: str, table: Table, labels: AnyArray, learned: Bool, asked: Bool, seed: int
-) -> AnyArray:
+def _fitted(name: str, table: Table, labels: AnyArray, learned: Bool, seed: int) -> ClickModel:
     model = CLICK_MODELS[name](seed)
     model.fit(table.names, table.values[learned], labels[learned])
-    return model.predict(table.values[asked])
+    return model
 
 
 def _described(

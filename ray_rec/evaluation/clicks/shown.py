@@ -4,15 +4,17 @@ Outcomes are joined as in learning. What came of an exposure is known when its a
 has closed, and not before.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from difflib import get_close_matches
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from ray_rec.config import RunConfig
-from ray_rec.errors import DataError
+from ray_rec.errors import ConfigError, DataError
 from ray_rec.evaluation.asking.questions import Interactions, Users, interactions
 from ray_rec.evaluation.clicks.measures import PRIOR_STRENGTH
 from ray_rec.events.schema import EVENTS, EXPOSURES
@@ -22,7 +24,9 @@ from ray_rec.features.arrays import (
     Float32,
     Float64,
     Int64,
+    column,
     lists,
+    mix,
     numbers,
     segment_search,
 )
@@ -35,7 +39,9 @@ SPANS_DAYS = (28, 91)
 NEVER_DAYS = 3_650.0
 """So long ago is what never happened."""
 
-KEYS = ("item", "user", "user-item", "user-category", "category")
+KEYS = ("item", "user", "user-item", "user-category", "category", "text", "user-text")
+PLACES = ("placement", "item-placement")
+"""What only exposures know; of the others what was taken is counted as well."""
 
 _SHIFT = 32  # two codes in one int64
 
@@ -48,10 +54,12 @@ class Shown:
     item: Int64  # catalogue row
     ts: Int64  # ms
     position: Int64
+    placement: Int64  # code of how it was put forward, -1 where nothing is said
     labels: Float32  # [S, O]
     known_ms: int  # so long after it was shown its outcome is known
     done: Interactions
     category: Int64  # [N], -1 unknown
+    text: Int64  # [N], the same for items of the same text
 
     def __len__(self) -> int:
         """Return S."""
@@ -84,11 +92,29 @@ def read_shown(tables: dict[str, pa.Table], window: Window, config: RunConfig) -
         item.astype(np.int64)[order],
         ts[order],
         lists(closed, "shown_position")[0].astype(np.int64)[order],
+        _placements(tables[EXPOSURES], closed)[order],
         labels[order].astype(np.float32),
         known_ms,
         interactions(rows, users),
         pd.factorize(state.catalogue.category)[0].astype(np.int64),
+        pd.factorize(_texts(state))[0].astype(np.int64),
     )
+
+
+def _texts(state: FeatureState) -> AnyArray:
+    rows = range(len(state.catalogue))
+    return np.array([state.catalogue.text(row) for row in rows], object)
+
+
+def _placements(exposures: pa.Table, closed: pa.Table) -> Int64:
+    """Return the code of each shown item's placement: labels in ascending order, -1 for none."""
+    keys = [mix(*(numbers(t, n) for n in ("partition", "offset"))) for t in (exposures, closed)]
+    order = np.argsort(keys[0])
+    rows = exposures.take(order[np.searchsorted(keys[0][order], keys[1])])
+    shown: Any = column(rows, "items").flatten()
+    said = shown.field("placement").to_numpy(zero_copy_only=False)
+    codes: Int64 = pd.factorize(said, sort=True)[0].astype(np.int64)
+    return codes
 
 
 class Table(NamedTuple):
@@ -98,12 +124,24 @@ class Table(NamedTuple):
     values: Float32  # [S, F]
     times_shown: Int64  # [S] past exposures of the item whose outcome is known
 
+    def only(self, names: Sequence[str]) -> "Table":
+        """Return the columns named, all for none; ConfigError for one that is not there."""
+        for name in names:
+            if name not in self.names:
+                near = get_close_matches(name, self.names, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ConfigError(f"no feature {name!r}; known are {', '.join(self.names)}{hint}")
+        kept = [place for place, name in enumerate(self.names) if not names or name in names]
+        named = tuple(self.names[place] for place in kept)
+        return Table(named, self.values[:, kept], self.times_shown)
+
 
 def click_table(shown: Shown, outcome: int, learned: Bool) -> Table:
     """Return what was known of each shown item when it was shown.
 
-    For each of `KEYS`: how often it was taken, in all and in `SPANS_DAYS`; and how often it was
-    shown with known outcome and taken then, as a rate drawn to that of the `learned` rows [S].
+    For each of `KEYS`: how often it was taken, in all and in `SPANS_DAYS`. For these and `PLACES`:
+    how often it was shown with known outcome, and taken then, as a rate drawn to that of the
+    `learned` rows [S].
 
     Args:
         shown: what was shown.
@@ -112,16 +150,12 @@ def click_table(shown: Shown, outcome: int, learned: Bool) -> Table:
     """
     label = shown.labels[:, outcome]
     overall = (label[learned].sum() + 1) / (learned.sum() + 2)
-    columns: dict[str, AnyArray] = {"position": shown.position}
+    columns: dict[str, AnyArray] = {"position": shown.position, "placement": shown.placement}
     times_shown = np.zeros(len(shown), np.int64)
-    for key in KEYS:
-        asked = _key(key, shown.user, shown.item, shown.category)
-        taken = _Past(_key(key, shown.done.user, shown.done.item, shown.category), shown.done.ts)
-        columns[f"{key} taken"] = np.log1p(taken.count(asked, shown.ts))
-        for days in SPANS_DAYS:
-            lately = taken.count(asked, shown.ts, days * DAY_MS)
-            columns[f"{key} taken in {days} days"] = np.log1p(lately)
-        columns[f"{key} days since"] = np.log1p(taken.days_since(asked, shown.ts))
+    for key in (*KEYS, *PLACES):
+        asked = _key(key, shown, shown.user, shown.item, shown.placement)
+        if key in KEYS:
+            columns |= _taken(key, shown, asked)
         past, at_ms = _Past(asked, shown.ts, label), shown.ts - shown.known_ms
         times, good = past.count(asked, at_ms), past.sum(asked, at_ms)
         columns[f"{key} shown"] = np.log1p(times)
@@ -130,6 +164,18 @@ def click_table(shown: Shown, outcome: int, learned: Bool) -> Table:
         times_shown = times if key == "item" else times_shown
     values = np.stack(list(columns.values()), axis=1).astype(np.float32)
     return Table(tuple(columns), values, times_shown)
+
+
+def _taken(key: str, shown: Shown, asked: Int64) -> dict[str, AnyArray]:
+    """Return how often and how long ago what has the key `asked` [S] was taken."""
+    done, columns = shown.done, {}
+    taken = _Past(_key(key, shown, done.user, done.item, done.item), done.ts)
+    columns[f"{key} taken"] = np.log1p(taken.count(asked, shown.ts))
+    for days in SPANS_DAYS:
+        lately = taken.count(asked, shown.ts, days * DAY_MS)
+        columns[f"{key} taken in {days} days"] = np.log1p(lately)
+    columns[f"{key} days since"] = np.log1p(taken.days_since(asked, shown.ts))
+    return columns
 
 
 class _Past:
@@ -169,13 +215,17 @@ class _Past:
         return low, segment_search(self._ts, low, high, at_ms)
 
 
-def _key(name: str, user: Int64, item: Int64, category: Int64) -> Int64:
+def _key(name: str, shown: Shown, user: Int64, item: Int64, placement: Int64) -> Int64:
     """Return what a feature is kept by, an int64 for each row."""
-    kind = category[item] + 1
+    kind, text = shown.category[item] + 1, shown.text[item]
     return {
         "item": item,
         "user": user,
         "category": kind,
         "user-item": (user << _SHIFT) | item,
         "user-category": (user << _SHIFT) | kind,
+        "text": text,
+        "user-text": (user << _SHIFT) | text,
+        "placement": placement,
+        "item-placement": (item << _SHIFT) | (placement + 1),
     }[name]

@@ -13,6 +13,7 @@ from ray_rec.evaluation.reports.report import (
     html,
     page,
     provenance,
+    table,
     write_files,
 )
 
@@ -46,6 +47,14 @@ def _rare(report: Plain) -> Iterable[str]:
             f"<p>{escape(outcome)}, items shown fewer than {RARE} times before "
             f"({found['rare']['rows']:,} rows), AUC: {escape(areas)}</p>"
         )
+        if "importance" in found:
+            yield _importance(outcome, found["importance"])
+
+
+def _importance(outcome: str, found: Plain) -> str:
+    rows = [(name, [f"{drop:+.4f}"]) for name, drop in found["auc_drop"].items()]
+    title = f"{outcome}: what the AUC of {found['model']} falls by when one feature is shuffled"
+    return f"<h3>{escape(title)}</h3>" + table(["feature", "AUC"], rows, "")
 
 
 def _about(report: Plain) -> str:

@@ -111,12 +111,12 @@ def comparison(report: Plain) -> Iterable[str]:
         (ranker, [_estimate(found[metric]) for metric in metrics])
         for ranker, found in report["recall"].items()
     ]
-    yield "<h2>What will they take next</h2>" + _table(["", *metrics], rows, model)
+    yield "<h2>What will they take next</h2>" + table(["", *metrics], rows, model)
     rows = [
         (ranker, [_interval(found[metric]) for metric in metrics])
         for ranker, found in report["above_popularity"].items()
     ]
-    yield "<h2>Above popularity, on the same queries</h2>" + _table(["", *metrics], rows, model)
+    yield "<h2>Above popularity, on the same queries</h2>" + table(["", *metrics], rows, model)
     yield _buckets(report)
 
 
@@ -144,7 +144,7 @@ def _buckets(report: Plain) -> str:
         f"{name}<br><small>{found['targets']:,} targets</small>" for name, found in buckets.items()
     ]
     title = f"Share of targets in the first {report['cutoff']}, by how often taken before"
-    return f"<h2>{title}</h2>" + _table(["times taken", *heads], rows, report["model"])
+    return f"<h2>{title}</h2>" + table(["times taken", *heads], rows, report["model"])
 
 
 def clicks(report: Plain) -> Iterable[str]:
@@ -185,7 +185,7 @@ def clicks(report: Plain) -> Iterable[str]:
             for name in curves
         }
         yield (
-            _table(heads, rows, report["model"])
+            table(heads, rows, report["model"])
             + f"<p>{counts}</p>"
             + (
                 f'<div class="charts">{lines(f"{outcome}: AUC", "window", by_window)}'
@@ -210,7 +210,7 @@ def _series(windows: list[Plain], kind: str, metric: str) -> dict[str, list[tupl
     return series
 
 
-def _table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], model: str) -> str:
+def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], model: str) -> str:
     """Return a table; heads and cells are HTML already, row names are not."""
     head = "".join(f"<th>{text}</th>" for text in heads)
     body = "".join(
