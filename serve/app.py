@@ -29,6 +29,7 @@ from ray_rec.model.config import EncoderConfig
 from ray_rec.model.encoder import TextEncoder
 from ray_rec.registry import Registry
 from ray_rec.serving.config import ServingConfig
+from ray_rec.serving.encoders import HeldEncoders, encode_together
 from ray_rec.serving.replica import Replica
 from serve.host import hold, http
 
@@ -105,28 +106,28 @@ class AppArgs(BaseModel):
 class Encoder:
     """Encodes texts that have no vector yet; requests that come together share a batch."""
 
-    def __init__(self, config: dict[str, Any], num_threads: int) -> None:
+    def __init__(self, config: dict[str, Any], registry: str, num_threads: int) -> None:
         torch.set_num_threads(num_threads)
-        self._encoder = TextEncoder(build_config(EncoderConfig, config, "encoder"))
-        self._encoder.encode(["loads the weights"])
+        self._encoders = HeldEncoders(build_config(EncoderConfig, config, "encoder"), registry)
 
     @ray_serve.batch(max_batch_size=16, batch_wait_timeout_s=0.005)
-    async def _encode(self, requests: list[list[str]]) -> list[npt.NDArray[np.float32]]:
-        texts = [text for request in requests for text in request]
-        vectors = await asyncio.to_thread(self._encoder.encode, texts)
-        ends = np.cumsum([len(request) for request in requests])
-        return np.split(np.asarray(vectors, np.float32), ends[:-1])
+    async def _encode(
+        self, requests: list[tuple[TextEncoder, list[str]]]
+    ) -> list[npt.NDArray[np.float32]]:
+        return await asyncio.to_thread(encode_together, requests)
 
     async def __call__(self, texts: list[str], digest: str) -> npt.NDArray[np.float32]:
-        """Return raw vectors [n, text_dim]; ConfigError when a version needs another encoder."""
-        if digest != self._encoder.digest:
-            raise ConfigError(
-                f"the version in service needs encoder {digest[:12]}, this deployment holds "
-                f"{self._encoder.digest[:12]}: deploy with the encoder that it was trained with"
-            )
+        """Return raw vectors [n, text_dim]; ConfigError when that encoder cannot be found."""
+        encoder = await asyncio.to_thread(self._encoders.get, digest)
         parts = [texts[i : i + _TEXTS_PER_BATCH] for i in range(0, len(texts), _TEXTS_PER_BATCH)]
-        vectors: list[npt.NDArray[np.float32]] = [await self._encode(part) for part in parts]
+        vectors: list[npt.NDArray[np.float32]] = [
+            await self._encode((encoder, part)) for part in parts
+        ]
         return np.concatenate(vectors)
+
+    def digests(self) -> list[str]:
+        """Return which encoders are held here."""
+        return self._encoders.digests()
 
 
 @ray_serve.deployment(name="Recommender", graceful_shutdown_timeout_s=20)
@@ -181,6 +182,6 @@ def build(args: AppArgs) -> Application:
         recommender = Recommender.options(  # type: ignore[attr-defined]
             **args.recommender_scaling.options()
         )
-    handle = encoder.bind(args.encoder, args.encoder_scaling.num_threads)
+    handle = encoder.bind(args.encoder, args.registry, args.encoder_scaling.num_threads)
     application: Application = recommender.bind(args.model_dump(), handle)
     return application

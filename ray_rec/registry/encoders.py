@@ -18,6 +18,14 @@ class Encoders:
         if not self._store.exists(f"{_FOLDER}/{digest}/{_MARKER}"):
             self._store.write_folder(f"{_FOLDER}/{digest}", files, marker=_MARKER)
 
+    def read(self, digest: str) -> dict[str, bytes] | None:
+        """Return the files of an encoder by name, None when it is not here."""
+        folder = f"{_FOLDER}/{digest}"
+        files = {name: self._store.read(f"{folder}/{name}") for name in self._store.names(folder)}
+        if files.get(_MARKER) is None:
+            return None
+        return {name: data for name, data in files.items() if data is not None}
+
     def remove_all_but(self, digests: Collection[str]) -> None:
         """Remove the encoders that no version names any more."""
         for name in self._store.names(_FOLDER):

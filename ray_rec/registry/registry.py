@@ -28,6 +28,9 @@ class Registry:
 
     One process publishes versions at a time and one snapshots; any number read. Files live under
     `versions/<k>/`, `snapshots/<k>/`, `encoders/<digest>/` and `CURRENT`.
+
+    Attributes:
+        encoders: text encoders that learned; one is stored before the version that names it.
     """
 
     def __init__(self, url: str, create: bool = False) -> None:
@@ -41,7 +44,7 @@ class Registry:
         self._versions = Series(self._store, "versions", parse_manifest)
         self._current = CurrentFile(self._store)
         self._snapshots = Snapshots(self._store)
-        self._encoders = Encoders(self._store)
+        self.encoders = Encoders(self._store)
         if self._store.read(_MARKER) is not None:
             return
         if self._store.is_file() or self._store.names(""):
@@ -89,10 +92,6 @@ class Registry:
             if promote and draft.gate.passed and manifest.promoted:
                 self._current.advance(version)
         return manifest
-
-    def publish_encoder(self, digest: str, files: Mapping[str, bytes]) -> None:
-        """Store a text encoder (its files by name) before the version that will name it."""
-        self._encoders.write(digest, files)
 
     def _existing(self, version: int, digest: str) -> Manifest | None:
         try:
@@ -223,7 +222,7 @@ class Registry:
                 with suppress(RegistryError):
                     stay.add(self._before_current())
             removed = self._versions.remove_all_but(stay)
-            self._encoders.remove_all_but({self.manifest(v).encoder for v in self.versions()})
+            self.encoders.remove_all_but({self.manifest(v).encoder for v in self.versions()})
             return removed
 
     def publish_snapshot(

@@ -1,6 +1,6 @@
 """Items that the version in service has not learned: which texts are to be encoded, and vectors."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,12 @@ class ColdTexts:
         texts = {self._catalogue.text(row) for row in rows}
         self._vectors = {text: v for text, v in self._vectors.items() if text in texts}
 
-    def drop_vectors(self) -> None:
-        """Forget all vectors: another encoder made them."""
-        self._vectors = {}
+    def encoded(self, unless: Collection[str | None]) -> list[str]:
+        """Return the distinct texts that have a vector, `unless` of these items alone."""
+        ids = enumerate(self._catalogue.item_id)
+        texts = (self._catalogue.text(row) for row, item_id in ids if item_id not in unless)
+        return list(dict.fromkeys(text for text in texts if text in self._vectors))
+
+    def renew(self, vectors: Mapping[str, Float32]) -> None:
+        """Replace all vectors [text_dim] by those, by text, of another encoder."""
+        self._vectors = dict(vectors)

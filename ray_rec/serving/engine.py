@@ -29,7 +29,7 @@ from ray_rec.serving.policy import Choice, epsilon_greedy, greedy, request_gener
 from ray_rec.serving.profiles import Profiles
 from ray_rec.serving.ranking import best_rows, combined, likeliest
 from ray_rec.serving.shelf import Shelf, details_of
-from ray_rec.serving.slate import Ranking, answer_items
+from ray_rec.serving.slate import Ranking, answer_items, similar_items
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -85,13 +85,21 @@ class Engine:
             self._live is not None and row < self._live.num_rows and bool(self._live.learned[row])
         )
 
-    def swap(self, version: Version) -> None:
-        """Take a version into service; it is built beside the old one, then replaces it."""
+    def cold_texts(self, version: Version) -> list[str]:
+        """Return the distinct texts that have a vector now, of items that `version` lacks."""
+        with self._lock:
+            return self._cold.encoded(unless=set(version.rows))
+
+    def swap(self, version: Version, cold: Mapping[str, Float32] | None = None) -> None:
+        """Take a version into service; it is built beside the old one, then replaces it.
+
+        `cold` gives raw vectors [text_dim] of texts, by the version's encoder, where that changes.
+        """
         servable = scorer_of(version.tensors, version.manifest.config)
         with self._building:
             with self._lock:
                 if self._live and self._live.manifest.encoder != version.manifest.encoder:
-                    self._cold.drop_vectors()
+                    self._cold.renew(cold or {})
                 item_ids = list(self.catalogue.item_id)
             live = to_replica_order(version, servable, item_ids, self._cold_of)
             with self._lock:
@@ -109,14 +117,16 @@ class Engine:
         with self._lock:
             return self._cold.missing(limit) if self._live and len(self._cold) else []
 
-    def add_texts(self, texts: Sequence[str], vectors: Float32) -> None:
-        """Take the encoder's raw vectors [n, text_dim] of texts: their items can be shown now."""
+    def add_texts(self, texts: Sequence[str], vectors: Float32, encoder: str) -> None:
+        """Take an encoder's raw vectors [n, text_dim] of texts; only the version's own counts."""
         with self._building:
             with self._lock:
+                if self._live is None or self._live.manifest.encoder != encoder:
+                    return
                 self._cold.add(texts, vectors)
                 live, num_rows = self._live, len(self.catalogue)
                 placed = self._cold.known(self._cold.waiting()) if len(self._cold) else {}
-            if live is None or not placed:
+            if not placed:
                 return
             live = with_cold(live, num_rows, placed)
             with self._lock:
@@ -227,14 +237,7 @@ class Engine:
             eligible = self._shelf.available()[: live.num_rows] & live.has_vector
         eligible[row] = False
         scores = live.servable.similarity(row)
-        return [
-            SimilarItem(
-                item_id=str(self.catalogue.item_id[r]),
-                score=float(scores[r]),
-                **details_of(self.catalogue, r),
-            )
-            for r in best_rows(scores, eligible, num).tolist()
-        ]
+        return similar_items(self.catalogue, best_rows(scores, eligible, num), scores)
 
     def details(self, item_id: str) -> Details | None:
         """Return what is known of an item, None when it is unknown."""

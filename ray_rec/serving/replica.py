@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ray_rec.errors import LogError, RayRecError, VersionMissing
+from ray_rec.errors import LogError, ModelError, RayRecError, VersionMissing
 from ray_rec.events import Record
 from ray_rec.features.config import FeatureConfig
 from ray_rec.features.state import FeatureState
@@ -27,6 +27,7 @@ Encode = Callable[[Sequence[str], str], npt.NDArray[np.float32]]
 """Texts and the digest of the encoder that must encode them -> raw vectors [n, text_dim]."""
 
 _TEXTS_POLL_S = 0.02
+_TEXTS_AT_ONCE = 256
 _log = logging.getLogger(__name__)
 
 
@@ -188,7 +189,7 @@ class Replica:
         started = time.monotonic()
         try:
             self._loaded = self._registry.load(current.version, have=self._loaded)
-            self.engine.swap(self._loaded)
+            self.engine.swap(self._loaded, self._cold_vectors(self._loaded))
         except VersionMissing:
             if self._registry.current() == current:
                 raise
@@ -197,18 +198,44 @@ class Replica:
         kind, seconds = self._loaded.manifest.kind, time.monotonic() - started
         _log.info("version %d (%s) serves after %.2f s", current.version, kind, seconds)
 
+    def _cold_vectors(self, version: Version) -> dict[str, npt.NDArray[np.float32]]:
+        """Return vectors by a version's encoder, where that changes, of items that it lacks.
+
+        So they stay in answers; and an encoder that cannot be had keeps its version out.
+        """
+        encoder = version.manifest.encoder
+        if self._encode is None or self.engine.version is None:
+            return {}
+        if self.engine.manifest.encoder == encoder:
+            return {}
+        texts = self.engine.cold_texts(version) or [""]
+        vectors: dict[str, npt.NDArray[np.float32]] = {}
+        for at in range(0, len(texts), _TEXTS_AT_ONCE):
+            part = texts[at : at + _TEXTS_AT_ONCE]
+            try:
+                found = self._encode(part, encoder)
+            except Exception as error:  # whatever a remote encoder raises
+                raise ModelError(
+                    f"version {version.manifest.version} has another encoder, which does not "
+                    f"answer yet: {error}"
+                ) from error
+            vectors |= zip(part, found, strict=True)
+        return vectors
+
     def _encode_texts(self) -> None:
         while not self._stop.wait(_TEXTS_POLL_S):
-            texts = self.engine.missing_texts()
+            if self.engine.version is None:
+                continue
+            encoder, texts = self.engine.manifest.encoder, self.engine.missing_texts(_TEXTS_AT_ONCE)
             vectors = np.zeros((0, 0), np.float32)
             if texts:
                 if self._encode is None:
                     continue
                 try:
-                    vectors = self._encode(texts, self.engine.manifest.encoder)
+                    vectors = self._encode(texts, encoder)
                 except Exception as error:  # whatever a remote encoder raises: its texts wait
                     self.metrics.follower_errors.labels("encoder").inc()
                     _log.warning("%d texts wait for the encoder: %s", len(texts), error)
                     self._stop.wait(1.0)
                     continue
-            self.engine.add_texts(texts, vectors)
+            self.engine.add_texts(texts, vectors, encoder)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ray_rec.features.catalogue import Catalogue
-from ray_rec.serving.answers import AnswerItem, Request
+from ray_rec.serving.answers import AnswerItem, Request, SimilarItem
 from ray_rec.serving.policy import Choice
 from ray_rec.serving.ranking import likeliest
 from ray_rec.serving.shelf import details_of
@@ -47,6 +47,18 @@ def answer_items(
         )
         for position, (pick, propensity) in enumerate(shown, 1)
     )
+
+
+def similar_items(catalogue: Catalogue, rows: Int64, scores: Float32) -> list[SimilarItem]:
+    """Return rows [K] with their scores of [N], in this order."""
+    return [
+        SimilarItem(
+            item_id=str(catalogue.item_id[row]),
+            score=float(scores[row]),
+            **details_of(catalogue, row),
+        )
+        for row in rows.tolist()
+    ]
 
 
 def _explained(ranking: Ranking, pick: int, outcome_types: Sequence[str]) -> dict[str, float]:

@@ -79,7 +79,7 @@ class Publisher:
         """Let the versions from here on name the encoder as it is now, and store it for them."""
         self.flush()
         self._encoder_digest = encoder.digest
-        self._registry.publish_encoder(self._encoder_digest, encoder.files())
+        self._registry.encoders.write(self._encoder_digest, encoder.files())
 
     def begin(self, learner: Learner, candidate: Candidate, gate: Gate, kind: Kind) -> None:
         """Begin to publish what `learner` knows now, once the one before is done; it may go on.

@@ -15,12 +15,12 @@ BLOCKS = 3
 Kind = Literal["bert", "gpt2"]
 
 
-def make_encoder(folder: Path, kind: Kind) -> Path:
+def make_encoder(folder: Path, kind: Kind, seed: int = 1) -> Path:
     """Write a model of three blocks, width 16, and its tokenizer into a folder."""
     vocabulary = {w: at for at, w in enumerate((*MARKS, *WORDS, *map(str, range(48))))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     if kind == "bert":
         tokenizer.post_processor = processors.TemplateProcessing(
             single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]

@@ -123,10 +123,10 @@ def test_nothing_to_roll_back_to(registry: Registry) -> None:
 
 def test_encoders_are_kept_as_long_as_a_version_names_them(registry: Registry) -> None:
     for number in range(1, 5):
-        registry.publish_encoder(f"e{number}", {"config.json": b"{}", "x.txt": b"%d" % number})
+        registry.encoders.write(f"e{number}", {"config.json": b"{}", "x.txt": b"%d" % number})
         draft = dataclasses.replace(DRAFT, encoder=f"e{number}")
         registry.publish(number, numbered(number), ROWS, draft)
-    registry.publish_encoder("e4", {"config.json": b"other", "x.txt": b""})
+    registry.encoders.write("e4", {"config.json": b"other", "x.txt": b""})
     store = Store(registry.url)
     assert store.read("encoders/e4/x.txt") == b"4", "it was there and stays"
     registry.prune(keep=2)

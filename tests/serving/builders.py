@@ -31,10 +31,8 @@ FEATURES = FeatureConfig()
 class Words:
     """An encoder that adds up one random vector a word: texts with common words are close."""
 
-    digest = "words"
-
-    def __init__(self, dim: int = 64) -> None:
-        self._dim = dim
+    def __init__(self, dim: int = 64, digest: str = "words") -> None:
+        self._dim, self.digest = dim, digest
 
     def encode(self, texts: Sequence[str]) -> Float32:
         out = np.zeros((len(texts), self._dim), np.float32)
@@ -125,7 +123,12 @@ def publish(
     log: EventLog, registry: Registry, number: int, encoder: Words | TextEncoder
 ) -> Version:
     """Publish version `number` and the state that it was made of."""
-    version, state = version_of(log, number, encoder)
+    return put(registry, *version_of(log, number, encoder))
+
+
+def put(registry: Registry, version: Version, state: FeatureState) -> Version:
+    """Publish a version that was made, and the state that it was made of."""
+    number = version.manifest.version
     draft = {f.name: getattr(version.manifest, f.name) for f in dataclasses.fields(Draft)}
     registry.publish(number, version.tensors, version.rows, Draft(**draft))
     registry.publish_snapshot(number, state.snapshot(), state.offsets)

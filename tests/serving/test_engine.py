@@ -70,7 +70,7 @@ def update(engine: Engine, topic: str, *structs: Event | Item) -> None:
 
 def encode_missing(engine: Engine) -> list[str]:
     texts = engine.missing_texts()
-    engine.add_texts(texts, WORDS.encode(texts))
+    engine.add_texts(texts, WORDS.encode(texts), "words")
     return texts
 
 
@@ -195,6 +195,24 @@ def test_the_same_text_is_encoded_once_and_kept_through_a_swap(
     answer = ask(engine, num=100)
     assert answer.model_version == 2
     assert {"new", "twin"} <= set(ids(answer))
+
+
+def test_vectors_of_another_encoder_than_the_versions_are_not_taken(
+    engine: Engine, log: EventLog
+) -> None:
+    update(engine, ITEMS, put("new"), put("late", "roasted green leaves"))
+    late = WORDS.encode(["roasted green leaves. tea"])
+    engine.add_texts(["fermented pu-erh leaves. tea"], late, "words")
+    assert "new" in ids(ask(engine, num=100))
+    other = builders.Words(32, "other")
+    version = builders.version_of(log, 2, other)[0]
+    assert engine.cold_texts(version) == ["fermented pu-erh leaves. tea"]
+    engine.swap(version)
+    engine.add_texts(["roasted green leaves. tea"], late, "words")  # asked for before the swap
+    assert not {"new", "late"} & set(ids(ask(engine, num=100)))
+    texts = engine.missing_texts()
+    engine.add_texts(texts, other.encode(texts), "other")
+    assert {"new", "late"} <= set(ids(ask(engine, num=100)))
 
 
 def test_items_that_are_gone_or_unavailable_are_not_shown(engine: Engine) -> None:

@@ -1,5 +1,6 @@
 """A replica over a real log and registry: catching up, following, swapping, surviving trouble."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -276,6 +277,42 @@ def test_texts_wait_for_an_encoder_that_fails(
     assert len(calls) == 2
     assert 'ray_rec_follower_errors_total{source="encoder"} 1.0' in replica.metrics_text()
     assert "ray_rec_items_without_vector 0.0" in replica.metrics_text()
+
+
+def test_an_encoder_change_is_taken_whole(
+    log: TroubledLog, registry: Registry, start: Callable[..., Replica]
+) -> None:
+    """Items that neither version learned are encoded for the new one before it answers."""
+    builders.publish(log, registry, 1, WORDS)
+    other = builders.Words(32, "other")
+    there, asked = threading.Event(), list[tuple[str, int]]()
+
+    def encode(texts: Sequence[str], digest: str) -> npt.NDArray[np.float32]:
+        asked.append((digest, len(texts)))
+        if digest == "words":
+            return WORDS.encode(texts)
+        if not there.is_set():
+            raise RuntimeError("it is nowhere")
+        return other.encode(texts)
+
+    replica = start(encode)
+    item = Item(item_id="new", title="brand new", ts=1)
+    version, state = builders.version_of(log, 2, other)  # has not learned it
+    assert replica.append("items", shop.records("items", [item]))
+    eventually(lambda: "new" in ask(replica))
+    builders.put(registry, version, state)
+    eventually(lambda: 'ray_rec_follower_errors_total{source="registry"}' in replica.metrics_text())
+    assert replica.engine.version == 1
+    there.set()
+    while replica.engine.version == 1:
+        assert "new" in ask(replica)
+    assert "new" in ask(replica)
+    assert replica.engine.num_without_vector == 0
+    assert {(digest, num) for digest, num in asked} == {("words", 1), ("other", 1)}
+    later = Item(item_id="later", title="brand new too", ts=1)
+    assert replica.append("items", shop.records("items", [later]))
+    eventually(lambda: "later" in ask(replica))
+    assert asked[-1][0] == "other"
 
 
 def test_a_dead_letter_is_counted_and_passed_over(
