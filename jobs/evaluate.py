@@ -1,7 +1,7 @@
 """Compare models on the events of a log by one of several protocols; JSON and HTML in --out.
 
 python -m jobs.evaluate --log sqlite:///var/log.db --protocol global-time --out var/evaluation
-python -m jobs.evaluate --protocol leave-one-out --models hybrid,sasrec,text-knn --passes 5
+python -m jobs.evaluate --protocol leave-one-out --models hybrid,sasrec --seeds 0,1,2 --passes 5
 ray job submit --working-dir . -- python -m jobs.evaluate --set log=kafka://broker:9092 --out /out
 
 In a Ray job (RAY_ADDRESS is set) it runs as one task of the cluster; the job's driver writes.
@@ -16,7 +16,7 @@ from jobs.arguments import make_parser, show
 from jobs.cluster import run_as_task
 from ray_rec.config import load_config
 from ray_rec.evaluation.asking.splits import TimeOptions
-from ray_rec.evaluation.evaluate import EvaluateOptions, Protocol, evaluate
+from ray_rec.evaluation.evaluate import EvaluateOptions, Protocol, evaluate, seeds_of
 from ray_rec.evaluation.rankers.models import MODELS, QUICK
 from ray_rec.evaluation.reports.evaluation import write_evaluation
 
@@ -28,6 +28,8 @@ def main() -> int:
     options = EvaluateOptions(
         protocol=given.protocol,
         models=tuple(given.models.split(",")),
+        seeds=seeds_of(given.seeds),
+        references=tuple(given.references.split(",")) if given.references else (),
         repeats=given.repeats,
         passes=given.passes,
         max_queries=given.max_queries,
@@ -48,6 +50,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("var/evaluation"), help="folder to write")
     parser.add_argument("--protocol", choices=get_args(Protocol), default="global-time")
     parser.add_argument("--models", default=",".join(QUICK), help=f"out of {', '.join(MODELS)}")
+    parser.add_argument("--seeds", help="by comma: of models that draw at random")
+    parser.add_argument("--references", help="models that others are set against")
     parser.add_argument("--repeats", action="store_true", help="items may be recommended again")
     parser.add_argument("--same-time", action="store_true", help="equal times are in an order")
     parser.add_argument("--last-only", action="store_true", help="one question a user")

@@ -13,7 +13,7 @@ from ray_rec.config import RunConfig, load_config
 from ray_rec.errors import ConfigError, DataError, LogUnavailable
 from ray_rec.evaluation.asking.logged import read_log
 from ray_rec.evaluation.asking.splits import global_time
-from ray_rec.evaluation.evaluate import EvaluateOptions, Protocol, evaluate
+from ray_rec.evaluation.evaluate import EvaluateOptions, Protocol, evaluate, seeds_of
 from ray_rec.evaluation.offline import judge
 from ray_rec.evaluation.rankers.hybrid import Hybrid
 from ray_rec.evaluation.rankers.models import MODELS, QUICK, STREAMING, Makings
@@ -102,6 +102,23 @@ def test_prequential_is_a_backtest_beside_the_models_named(
     headline = write_evaluation(evaluate(config, options), tmp_path)
     assert set(headline["recall"]) == {"hybrid", "user-knn", "live-popularity", "popularity"}
     assert "<h1>Backtest</h1>" in (tmp_path / "evaluation.html").read_text()
+
+
+def test_what_draws_is_trained_under_each_seed(config: RunConfig, tmp_path: Path) -> None:
+    models, told = ("sasrec", "user-knn"), list[tuple[str, int, int]]()
+    options = EvaluateOptions("leave-one-out", models, seeds=(0, 1, 2), references=("user-knn",))
+    write_evaluation(evaluate(config, options, lambda *done: told.append(done)), tmp_path)
+    stored = json.loads((tmp_path / "evaluation.json").read_text())
+    assert [name for name, done, total in told if done == total].count("sasrec") == 3
+    assert [name for name, done, total in told if done == total].count("user-knn") == 1
+    assert stored["seeds"] == [0, 1, 2]
+    found = stored["recall"]["sasrec"]["mrr"]
+    assert len(set(found["by_seed"])) == 3
+    assert stored["above_user-knn"]["sasrec"]["mrr"]["seed_error"] == found["seed_error"]
+    assert 0 < stored["lists"]["user-knn"]["coverage"]["value"] <= 1
+    page = (tmp_path / "evaluation.html").read_text()
+    assert "Above user-knn" in page
+    assert "What the lists show" in page
 
 
 def test_it_repeats_itself(config: RunConfig) -> None:
@@ -235,6 +252,14 @@ def test_names_that_are_not_known_are_told_with_the_nearest() -> None:
         EvaluateOptions(models=("popularity", "popularity"))
     with pytest.raises(ConfigError, match=r"no model 'sasrec' here"):
         EvaluateOptions("prequential", ("sasrec",))
+    with pytest.raises(ConfigError, match=r"no model 'sasrec' here"):
+        EvaluateOptions(models=("popularity",), references=("sasrec",))
+    with pytest.raises(ConfigError, match=r"seeds are \[1, 1\]; name each once"):
+        EvaluateOptions(seeds=(1, 1))
+    with pytest.raises(ConfigError, match=r"none for a replay"):
+        EvaluateOptions("prequential", ("popularity",), seeds=(1,))
+    with pytest.raises(ConfigError, match=r"seeds are '0;1'"):
+        seeds_of("0;1")
     with pytest.raises(ConfigError, match=r"no protocol 'luck'; known are prequential"):
         EvaluateOptions("luck")  # type: ignore[arg-type]
 

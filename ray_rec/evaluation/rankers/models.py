@@ -79,6 +79,9 @@ MODELS: dict[str, Callable[[Makings], Ranker]] = {
 }
 """In the order of a report, the system's own first."""
 
+DRAWN = ("hybrid", "sasrec", "sasrec-text", "two-model-average")
+"""What is another model with another seed."""
+
 QUICK = ("popularity", "recency-popularity", "live-popularity", "item-knn", "user-knn")
 """What takes seconds and no texts."""
 

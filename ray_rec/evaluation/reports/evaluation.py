@@ -5,13 +5,13 @@ from html import escape
 from pathlib import Path
 
 from ray_rec.evaluation.clicks.offline import RARE
+from ray_rec.evaluation.reports.comparison import comparison, lists
+from ray_rec.evaluation.reports.html import page
 from ray_rec.evaluation.reports.report import (
     Plain,
     clicks,
-    comparison,
     headline,
     html,
-    page,
     provenance,
     write_files,
 )
@@ -35,7 +35,8 @@ def evaluation_html(report: Plain) -> str:
     """Return the page of an evaluation; of a prequential one the page of a backtest."""
     if report["protocol"] == "prequential":
         return html(report)
-    sections = [_about(report), *comparison(report), *clicks(report), *_rare(report)]
+    ranked = [*comparison(report), lists(report)]
+    sections = [_about(report), *ranked, *clicks(report), *_rare(report)]
     return page("Evaluation", [*sections, provenance(report)])
 
 
@@ -55,7 +56,8 @@ def _about(report: Plain) -> str:
         f"Protocol {report['protocol']}: {report['queries']:,} questions of {report['users']:,} "
         f"users, {_ASKED[report['protocol']]}. {report['learned']:,} events were learned. Each "
         f"question is one event, ranked among all {report['items']:,} items; items that the user "
-        f"took before {repeats}; equal scores count half a rank each. ± is one standard error over "
-        "users; intervals are 95 %, both by bootstrap."
+        f"took before {repeats}; equal scores count half a rank each. Models that draw at random "
+        f"are trained with seeds {report['seeds']}, each anew, and the means are shown. ± is one "
+        "standard error over users; intervals are 95 %, both by paired bootstrap of users."
     )
     return f'<p class="about">{escape(text)}</p>'
