@@ -15,7 +15,7 @@ from ray_rec.evaluation.asking.logged import read_log
 from ray_rec.evaluation.asking.splits import global_time
 from ray_rec.evaluation.evaluate import EvaluateOptions, Protocol, evaluate, seeds_of
 from ray_rec.evaluation.offline import judge
-from ray_rec.evaluation.rankers.hybrid import Hybrid
+from ray_rec.evaluation.rankers.hybrid import Frozen, Hybrid
 from ray_rec.evaluation.rankers.models import MODELS, QUICK, STREAMING, Makings
 from ray_rec.evaluation.reports.evaluation import write_evaluation
 from ray_rec.events.schema import CONTROLS, EVENTS, Record
@@ -153,6 +153,24 @@ def test_the_hybrid_knows_nothing_of_the_time_of_a_question_or_later(config: Run
     changed.item[later] = 0
     asked = replace(queries.part(0, 5), fresh=changed)
     assert (model.scores(asked) == before).all()
+
+
+def test_frozen_counts_stop_where_learning_ended(config: RunConfig) -> None:
+    with open_log(config.log) as log:
+        logged = read_log(log, config)
+    split = global_time(logged.events)
+    queries, training = split.queries(), split.training()
+    model = Hybrid(config, logged.items, Makings(config, logged.items, 1).raw)
+    frozen = Frozen(model)
+    for ranker in (frozen, model):
+        ranker.observe(training)  # learned once
+    live, stopped = model.scores(queries), frozen.scores(queries)
+    assert (live != stopped).any()
+    nothing = replace(queries, fresh=queries.fresh.take(np.zeros(0, int)))
+    assert frozen.scores(nothing) == pytest.approx(stopped, abs=1e-5)
+    alone = Hybrid(config, logged.items, Makings(config, logged.items, 1).raw)
+    alone.observe(training)
+    assert alone.scores(queries) == pytest.approx(live, abs=1e-5)
 
 
 def test_the_hybrid_scores_alike_whatever_the_order_of_questions(config: RunConfig) -> None:

@@ -17,7 +17,7 @@ from ray_rec.evaluation.rankers.baselines import (
     Ranker,
     RecencyPopularity,
 )
-from ray_rec.evaluation.rankers.hybrid import Hybrid
+from ray_rec.evaluation.rankers.hybrid import Frozen, Hybrid
 from ray_rec.evaluation.rankers.live import LivePopularity
 from ray_rec.evaluation.rankers.neighbours import TextKnn, UserKnn
 from ray_rec.evaluation.rankers.sasrec import Average, SasRec
@@ -53,6 +53,11 @@ class Makings:
         return out
 
     @cached_property
+    def hybrid(self) -> Hybrid:
+        """The system's own: one model, with live counts and with frozen ones."""
+        return Hybrid(self.config, self.items, self.raw, self.passes)
+
+    @cached_property
     def sasrec(self) -> SasRec:
         """Items by id: one model, alone and in the average."""
         return SasRec(seed=self.seed)
@@ -64,7 +69,8 @@ class Makings:
 
 
 MODELS: dict[str, Callable[[Makings], Ranker]] = {
-    "hybrid": lambda m: Hybrid(m.config, m.items, m.raw, m.passes),
+    "hybrid": lambda m: m.hybrid,
+    "hybrid-frozen": lambda m: Frozen(m.hybrid),
     "random": lambda _: Random(),
     "popularity": lambda _: Popularity(),
     "recency-popularity": lambda _: RecencyPopularity(),
@@ -79,7 +85,7 @@ MODELS: dict[str, Callable[[Makings], Ranker]] = {
 }
 """In the order of a report, the system's own first."""
 
-DRAWN = ("hybrid", "sasrec", "sasrec-text", "two-model-average")
+DRAWN = ("hybrid", "hybrid-frozen", "sasrec", "sasrec-text", "two-model-average")
 """What is another model with another seed."""
 
 QUICK = ("popularity", "recency-popularity", "live-popularity", "item-knn", "user-knn")
