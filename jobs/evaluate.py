@@ -16,7 +16,9 @@ from jobs.arguments import make_parser, show
 from jobs.cluster import run_as_task
 from ray_rec.config import load_config
 from ray_rec.evaluation.asking.splits import TimeOptions
-from ray_rec.evaluation.evaluate import EvaluateOptions, Protocol, evaluate, seeds_of
+from ray_rec.evaluation.asking.stretch import moment_ms
+from ray_rec.evaluation.evaluate import evaluate
+from ray_rec.evaluation.options import EvaluateOptions, Protocol, seeds_of
 from ray_rec.evaluation.rankers.models import MODELS, QUICK
 from ray_rec.evaluation.reports.evaluation import write_evaluation
 
@@ -25,6 +27,7 @@ def main() -> int:
     """Run the evaluation and print its headline as one line of JSON."""
     given = _arguments()
     overrides = [*given.set, *([f"log={given.log}"] if given.log else [])]
+    at_ms = moment_ms(given.split_at) if given.split_at else None
     options = EvaluateOptions(
         protocol=given.protocol,
         models=tuple(given.models.split(",")),
@@ -35,7 +38,7 @@ def main() -> int:
         max_queries=given.max_queries,
         start=given.start,
         end=given.end,
-        time=TimeOptions(given.quantile, last_only=given.last_only, same_time=given.same_time),
+        time=TimeOptions(given.quantile, given.last_only, given.same_time, at_ms),
     )
     report = run_as_task(
         evaluate, load_config(given.config, overrides), options, progress=_progress
@@ -56,6 +59,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--same-time", action="store_true", help="equal times are in an order")
     parser.add_argument("--last-only", action="store_true", help="one question a user")
     parser.add_argument("--quantile", type=float, default=0.9, help="share of time learned")
+    parser.add_argument("--split-at", metavar="TIME", help="first moment that is not learned")
     parser.add_argument("--passes", type=int, default=1, help="how often the hybrid learns the log")
     parser.add_argument("--max-queries", type=int, default=0, help="questions asked (0: all)")
     parser.add_argument("--from", dest="start", metavar="PLACE", help="where to begin")

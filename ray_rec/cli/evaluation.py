@@ -20,7 +20,7 @@ from ray_rec.cli.options import (
 def evaluate(
     log: Annotated[str | None, typer.Option(help="Log URL; else the run's log.")] = None,
     protocol: Annotated[
-        Literal["prequential", "global-time", "leave-one-out", "item-holdout"],
+        Literal["prequential", "global-time", "leave-one-out", "item-holdout", "next-basket"],
         typer.Option(help="What is learned and what is asked."),
     ] = "global-time",
     models: Annotated[
@@ -49,6 +49,9 @@ def evaluate(
     quantile: Annotated[
         float, typer.Option(help="Share of the events that a split by time learns.")
     ] = 0.9,
+    split_at: Annotated[
+        str | None, typer.Option(help="First moment that is not learned, instead of a quantile.")
+    ] = None,
     passes: Annotated[int, typer.Option(min=1, help="How often the hybrid learns the log.")] = 1,
     max_queries: Annotated[int, typer.Option(min=0, help="Questions asked; 0 asks all.")] = 0,
     start: Start = None,
@@ -60,8 +63,9 @@ def evaluate(
     """Compare models on the events of the log, whatever was imported."""
     run = settings(config, [*(overrides or ()), *([f"log={log}"] if log else ())])
     from ray_rec.evaluation.asking.splits import TimeOptions
-    from ray_rec.evaluation.evaluate import EvaluateOptions, seeds_of
+    from ray_rec.evaluation.asking.stretch import moment_ms
     from ray_rec.evaluation.evaluate import evaluate as run_evaluation
+    from ray_rec.evaluation.options import EvaluateOptions, seeds_of
     from ray_rec.evaluation.rankers.models import QUICK
     from ray_rec.evaluation.reports.evaluation import write_evaluation
 
@@ -75,7 +79,7 @@ def evaluate(
         max_queries=max_queries,
         start=start,
         end=end,
-        time=TimeOptions(quantile, last_only=last_only, same_time=same_time),
+        time=TimeOptions(quantile, last_only, same_time, moment_ms(split_at) if split_at else None),
     )
     with progress_bars(as_json) as bars:
         report = run_evaluation(run, options, bars)

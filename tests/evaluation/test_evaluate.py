@@ -13,8 +13,9 @@ from ray_rec.config import RunConfig, load_config
 from ray_rec.errors import ConfigError, DataError, LogUnavailable
 from ray_rec.evaluation.asking.logged import read_log
 from ray_rec.evaluation.asking.splits import global_time
-from ray_rec.evaluation.evaluate import EvaluateOptions, Protocol, evaluate, seeds_of
+from ray_rec.evaluation.evaluate import evaluate
 from ray_rec.evaluation.offline import judge
+from ray_rec.evaluation.options import EvaluateOptions, Protocol, seeds_of
 from ray_rec.evaluation.rankers.hybrid import Frozen, Hybrid
 from ray_rec.evaluation.rankers.models import MODELS, QUICK, STREAMING, Makings
 from ray_rec.evaluation.reports.evaluation import write_evaluation

@@ -20,6 +20,8 @@ _ASKED = {
     "leave-one-out": "the last event of each user with three or more; all others were learned, "
     "those of other users at later times too, as papers do",
     "global-time": "each later event of users seen before the split in time",
+    "next-basket": "what a user takes in a week, asked at its start of each user who was seen "
+    "before and has a basket in it",
     "item-holdout": "each later event of users seen before the split in time; of some items, "
     "chosen by hash, nobody had seen any event (times taken: 0)",
 }
@@ -36,6 +38,8 @@ def evaluation_html(report: Plain) -> str:
     if report["protocol"] == "prequential":
         return html(report)
     ranked = [*comparison(report), lists(report)]
+    if "new_to_user" in report:
+        ranked += comparison(report["new_to_user"], "Of what is new to them")
     sections = [_about(report), *ranked, *clicks(report), *_rare(report)]
     return page("Evaluation", [*sections, provenance(report)])
 
@@ -51,11 +55,13 @@ def _rare(report: Plain) -> Iterable[str]:
 
 def _about(report: Plain) -> str:
     options = report["options"]
-    repeats = "may come again" if options["repeats"] else "are ranked last and never asked for"
+    again = options["repeats"] or report["protocol"] == "next-basket"
+    repeats = "may come again" if again else "are ranked last and never asked for"
     text = (
         f"Protocol {report['protocol']}: {report['queries']:,} questions of {report['users']:,} "
-        f"users, {_ASKED[report['protocol']]}. {report['learned']:,} events were learned. Each "
-        f"question is one event, ranked among all {report['items']:,} items; items that the user "
+        f"users, {_ASKED[report['protocol']]}. {report['learned']:,} events were learned. A "
+        f"question is one event, or a week's basket, and each of its {report['targets']:,} targets "
+        f"is ranked among all {report['items']:,} items; items that the user "
         f"took before {repeats}; equal scores count half a rank each. Models that draw at random "
         f"are trained with seeds {report['seeds']}, each anew, and the means are shown. ± is one "
         "standard error over users; intervals are 95 %, both by paired bootstrap of users."
