@@ -27,6 +27,8 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
+Start = Annotated[str | None, typer.Option("--from", help="First record time, ISO 8601 or ms.")]
+End = Annotated[str | None, typer.Option("--until", help="Record time to stop before.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
 
 

@@ -6,11 +6,19 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ray_rec.cli.options import AsJson, ConfigFile, Overrides, progress_bars, settings, show
+from ray_rec.cli.evaluation import evaluate
+from ray_rec.cli.options import (
+    AsJson,
+    ConfigFile,
+    End,
+    Overrides,
+    Start,
+    progress_bars,
+    settings,
+    show,
+)
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
-Start = Annotated[str | None, typer.Option("--from", help="First record time, ISO 8601 or ms.")]
-End = Annotated[str | None, typer.Option("--until", help="Record time to stop before.")]
 OnGap = Annotated[
     Literal["fail", "skip"] | None,
     typer.Option(help="What records that retention deleted unlearned mean (training.on_gap)."),
@@ -118,70 +126,6 @@ def backtest(
 
         headline = run_backtest(run, out, options, tell)
     show(headline, as_json)
-
-
-def evaluate(
-    log: Annotated[str | None, typer.Option(help="Log URL; else the run's log.")] = None,
-    protocol: Annotated[
-        Literal["prequential", "global-time", "leave-one-out", "item-holdout"],
-        typer.Option(help="What is learned and what is asked."),
-    ] = "global-time",
-    models: Annotated[
-        str | None,
-        typer.Option(help="Names by comma, as hybrid,sasrec,text-knn; else the quick baselines."),
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the JSON and the HTML report.")] = Path(
-        "var/evaluation"
-    ),
-    repeats: Annotated[
-        bool, typer.Option("--repeats", help="Items may be recommended again to who took them.")
-    ] = False,
-    same_time: Annotated[
-        bool,
-        typer.Option("--same-time", help="Stamps of days: what shares a time is in a fixed order."),
-    ] = False,
-    last_only: Annotated[
-        bool, typer.Option("--last-only", help="Ask for the last event of each user alone.")
-    ] = False,
-    quantile: Annotated[
-        float, typer.Option(help="Share of the events that a split by time learns.")
-    ] = 0.9,
-    passes: Annotated[int, typer.Option(min=1, help="How often the hybrid learns the log.")] = 1,
-    max_queries: Annotated[int, typer.Option(min=0, help="Questions asked; 0 asks all.")] = 0,
-    select: Annotated[
-        str | None, typer.Option(help="Features of click models by comma; else all.")
-    ] = None,
-    importance: Annotated[
-        bool, typer.Option("--importance", help="What AUC the first click model has from each.")
-    ] = False,
-    start: Start = None,
-    end: End = None,
-    config: ConfigFile = None,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-) -> None:
-    """Compare models on the events of the log, whatever was imported."""
-    run = settings(config, [*(overrides or ()), *([f"log={log}"] if log else ())])
-    from ray_rec.evaluation.asking.splits import TimeOptions
-    from ray_rec.evaluation.evaluate import EvaluateOptions, evaluate
-    from ray_rec.evaluation.rankers.models import QUICK
-    from ray_rec.evaluation.reports.evaluation import write_evaluation
-
-    options = EvaluateOptions(
-        protocol=protocol,
-        models=QUICK if models is None else tuple(models.split(",")),
-        repeats=repeats,
-        passes=passes,
-        max_queries=max_queries,
-        select=tuple(select.split(",")) if select else (),
-        importance=importance,
-        start=start,
-        end=end,
-        time=TimeOptions(quantile, last_only=last_only, same_time=same_time),
-    )
-    with progress_bars(as_json) as bars:
-        report = evaluate(run, options, bars)
-    show(write_evaluation(report, out), as_json)
 
 
 def replay(

@@ -1,100 +1,29 @@
 """Models side by side on a log, by one of several protocols; the same function for all commands."""
 
 import time
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import asdict
+from typing import Any
 
+import numpy as np
 import torch
 
 from ray_rec.config import RunConfig
-from ray_rec.errors import ConfigError
 from ray_rec.evaluation.asking.ledger import Ranked
 from ray_rec.evaluation.asking.logged import Logged, read_log
-from ray_rec.evaluation.asking.splits import (
-    HELD_ITEMS,
-    Split,
-    TimeOptions,
-    global_time,
-    item_holdout,
-    leave_one_out,
-)
-from ray_rec.evaluation.asking.tables import Events
+from ray_rec.evaluation.asking.splits import Split
 from ray_rec.evaluation.backtest import backtest
-from ray_rec.evaluation.clicks.models import CLICK_MODELS
 from ray_rec.evaluation.clicks.offline import judge_clicks
 from ray_rec.evaluation.clicks.shown import read_shown
-from ray_rec.evaluation.offline import Progress, judge
+from ray_rec.evaluation.metrics.catalogue import word_vectors
+from ray_rec.evaluation.offline import Progress
+from ray_rec.evaluation.options import EvaluateOptions
 from ray_rec.evaluation.prequential import MODEL, Clock, Options
-from ray_rec.evaluation.rankers.models import MODELS, QUICK, STREAMING, Makings, check_names, make
+from ray_rec.evaluation.rankers.models import Makings, make
 from ray_rec.evaluation.reports.provenance import commit, machine
-from ray_rec.evaluation.reports.summary import BASELINE, by_times_seen, compared
+from ray_rec.evaluation.reports.trials import described, listed
+from ray_rec.evaluation.trials import ALL, NEW, divide, put
 from ray_rec.features.examples import WINDOW_ITEMS_SCHEMA
 from ray_rec.log.base import open_log
-
-Protocol = Literal["prequential", "global-time", "leave-one-out", "item-holdout"]
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """What is compared, and how.
-
-    `repeats` lets items be recommended again to who took them; `passes` is how often the hybrid
-    learns its windows; `held_items` is the share that an item hold-out takes away; `max_queries`
-    bounds the questions (0: all), chosen by a stable hash; `start` and `end` are places on the log
-    (see `stretch`). Popularity is always among the models: the others are set beside it. Click
-    models, of `CLICK_MODELS`, go with `global-time` alone, and need exposures on the log; they
-    learn from the features in `select` (none: all), and `importance` tells what the first of them
-    has from each.
-    """
-
-    protocol: Protocol = "global-time"
-    models: tuple[str, ...] = QUICK
-    repeats: bool = False
-    passes: int = 1
-    held_items: float = HELD_ITEMS
-    max_queries: int = 0
-    cutoff: int = 10
-    select: tuple[str, ...] = ()
-    importance: bool = False
-    start: str | None = None
-    end: str | None = None
-    time: TimeOptions = field(default_factory=TimeOptions)
-
-    def __post_init__(self) -> None:
-        """Reject values that could not work, naming the option."""
-        if self.protocol not in get_args(Protocol):
-            known = ", ".join(get_args(Protocol))
-            raise ConfigError(f"no protocol {self.protocol!r}; known are {known}")
-        check_names(self.models, self._known())
-        for name, least in (("passes", 1), ("cutoff", 1), ("max_queries", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-
-    def _known(self) -> tuple[str, ...]:
-        if self.is_prequential:
-            return MODEL, *STREAMING
-        return (*MODELS, *CLICK_MODELS) if self.protocol == "global-time" else (*MODELS,)
-
-    @property
-    def is_prequential(self) -> bool:
-        """Whether the log is replayed, each window tested before it is learned."""
-        return self.protocol == "prequential"
-
-    @property
-    def is_ordered(self) -> bool:
-        """Whether the order of events of one time is taken for the true one."""
-        return self.protocol == "leave-one-out" or self.time.same_time
-
-    @property
-    def rankers(self) -> tuple[str, ...]:
-        """The models that rank items, popularity among them."""
-        named = tuple(name for name in self.models if name not in CLICK_MODELS)
-        return named if BASELINE in named else (*named, BASELINE)
-
-    @property
-    def click_models(self) -> tuple[str, ...]:
-        """The models of whether what is shown is taken."""
-        return tuple(name for name in self.models if name in CLICK_MODELS)
 
 
 def evaluate(
@@ -116,19 +45,17 @@ def evaluate(
     with clock.stage("read"), open_log(config.log) as log:
         logged = read_log(log, config, options.start, options.end)
     split = divide(logged.events, options)
-    rankers = make(
-        options.rankers, Makings(config, logged.items, options.passes, options.is_ordered)
-    )
     with clock.stage("fit and rank"):
-        judged = judge(split, rankers, options.repeats, options.max_queries, progress)
+        trials = put(split, config, logged.items, options, progress)
     with clock.stage("summary"):
-        found = _described(split, judged, options, config.learner.seed)
+        found = _described(split, trials, logged, options, config.learner.seed)
     with clock.stage("clicks"):
         found["clicks"] = _clicks(logged, config, options)
     return found | {
         "options": asdict(options),
         "config": config.to_dict(),
         "seed": config.learner.seed,
+        "seeds": list(options.seeds or (config.learner.seed,)),
         "data": logged.data,
         "commit": commit(),
         "machine": machine(),
@@ -152,15 +79,6 @@ def _replayed(
     return backtest(config, plain, tell, rankers) | {"protocol": options.protocol}
 
 
-def divide(events: Events, options: EvaluateOptions) -> Split:
-    """Return the split that the options ask for."""
-    if options.protocol == "leave-one-out":
-        return leave_one_out(events)
-    if options.protocol == "item-holdout":
-        return item_holdout(events, options.held_items, options.time)
-    return global_time(events, options.time)
-
-
 def _clicks(logged: Logged, config: RunConfig, options: EvaluateOptions) -> dict[str, Any]:
     if not options.click_models:
         return {}
@@ -169,22 +87,40 @@ def _clicks(logged: Logged, config: RunConfig, options: EvaluateOptions) -> dict
         shown,
         config.features.outcome_types,
         options.click_models,
-        options.time.quantile,
+        options.time,
         config.learner.seed,
         options.select,
         options.importance,
     )
 
 
-def _described(split: Split, judged: Ranked, options: EvaluateOptions, seed: int) -> dict[str, Any]:
+def _described(
+    split: Split,
+    trials: dict[str, list[Ranked]],
+    logged: Logged,
+    options: EvaluateOptions,
+    seed: int,
+) -> dict[str, Any]:
+    events = split.events
+    counts = np.bincount(events.item[split.train], minlength=len(events.item_ids))
+    words = word_vectors([str(text) for text in logged.items["text"].to_pylist()])
+
+    def view(name: str) -> dict[str, Any]:
+        asked = trials[name][0]
+        return {
+            "model": MODEL,
+            "cutoff": options.cutoff,
+            "queries": len(asked.user),
+            "users": len(set(asked.user.tolist())),
+            "targets": len(asked.target_query),
+            **described(trials[name], options.against, options.cutoff, seed),
+        }
+
     return {
         "protocol": options.protocol,
-        "model": MODEL,
-        "cutoff": options.cutoff,
-        "queries": len(judged.user),
-        "users": len(set(judged.user.tolist())),
-        "items": len(split.events.item_ids),
+        "items": len(events.item_ids),
         "learned": int(split.train.sum()),
-        **compared(judged, options.cutoff, seed),
-        "by_times_seen": by_times_seen(judged, options.cutoff, seed),
+        **view(ALL),
+        "lists": listed(trials[ALL], counts, words),
+        **({NEW: view(NEW)} if NEW in trials else {}),
     }

@@ -12,8 +12,9 @@ from typing import Any
 from ray_rec.config import RunConfig, changed
 from ray_rec.errors import DataError
 from ray_rec.evaluation.reports.charts import dots, lines
+from ray_rec.evaluation.reports.html import page
 from ray_rec.evaluation.reports.provenance import commit, machine
-from ray_rec.evaluation.reports.report import page, provenance, write_files
+from ray_rec.evaluation.reports.report import provenance, write_files
 from ray_rec.search.objective import Objective
 from ray_rec.search.space import Dimension, overrides
 from ray_rec.search.trials import METRIC, SearchOptions, Trial

@@ -83,7 +83,7 @@ def test_report_says_what_was_found_and_where_it_comes_from(
     page = (tmp_path / "backtest.html").read_text()
     assert "<script" not in page
     assert not re.search(r"(src|href)=|url\(|https?://", page)
-    assert page.count("<svg") == 6
+    assert page.count("<svg") == 10  # four metrics as bars and as curves, two of clicks
     assert "own-frequency" in page
 
 

@@ -62,8 +62,8 @@ def test_popularity_bias_by_hand() -> None:
     counts = np.array([10, 4, 1, 0])
     # Lists average (10 + 4 + 10 + 1) / 4, what was taken (4 + 1) / 2.
     lists = np.array([[0, 1], [0, 2]])
-    assert popularity_bias(lists, np.array([1, 2]), counts) == (25 / 4) / (5 / 2)
-    assert np.isnan(popularity_bias(lists, np.array([3]), counts))
+    assert popularity_bias(lists, counts[[1, 2]], counts) == (25 / 4) / (5 / 2)
+    assert np.isnan(popularity_bias(lists, counts[[3]], counts))
     assert np.isnan(popularity_bias(lists, np.zeros(0, int), counts))
 
 

@@ -13,6 +13,7 @@ from ray_rec.config import RunConfig, load_config
 from ray_rec.errors import ConfigError, DataError
 from ray_rec.evaluation.asking.logged import read_log
 from ray_rec.evaluation.asking.questions import Interactions
+from ray_rec.evaluation.asking.splits import TimeOptions
 from ray_rec.evaluation.clicks.importance import importance
 from ray_rec.evaluation.clicks.models import CLICK_MODELS, ItemRate
 from ray_rec.evaluation.clicks.offline import judge_clicks
@@ -129,8 +130,8 @@ def many(rows: int = 3_000, users: int = 60, items: int = 30) -> Shown:
 
 @pytest.mark.parametrize("name", ["logistic", "lightgbm", "network"])
 def test_models_find_who_takes_what_beyond_the_item(name: str) -> None:
-    found = judge_clicks(many(), ("click",), (name,), 0.8, seed=0)["click"]
-    assert found["rows"] == 601  # what was shown at the cut is asked
+    found = judge_clicks(many(), ("click",), (name,), TimeOptions(0.8), seed=0)["click"]
+    assert found["rows"] == 600
     assert list(found["user_auc"]) == [name, "item-prior"]
     # The item alone tells .45 from .1, item and user .8 from .1.
     assert found["auc"][name]["value"] > 0.8
@@ -164,7 +165,9 @@ def test_importance_is_what_auc_falls_by_when_a_feature_is_shuffled() -> None:
 def test_models_learn_from_the_selected_features_alone() -> None:
     def judged(*select: str) -> dict[str, Any]:
         models = ("logistic", "item-prior")
-        return judge_clicks(many(), ("click",), models, 0.8, 0, select, explain=True)["click"]
+        return judge_clicks(many(), ("click",), models, TimeOptions(0.8), 0, select, explain=True)[
+            "click"
+        ]
 
     chosen = judged("item rate", "user rate")
     assert chosen["importance"]["model"] == "logistic"
@@ -177,7 +180,9 @@ def test_models_learn_from_the_selected_features_alone() -> None:
 
 @pytest.mark.parametrize("name", CLICK_MODELS)
 def test_models_repeat_themselves(name: str) -> None:
-    first, second = (judge_clicks(many(400), ("click",), (name,), 0.8, 0) for _ in range(2))
+    first, second = (
+        judge_clicks(many(400), ("click",), (name,), TimeOptions(0.8), 0) for _ in range(2)
+    )
     assert first == second
 
 
@@ -188,8 +193,10 @@ def test_the_item_rate_is_the_feature() -> None:
 
 
 def test_rare_items_are_judged_on_their_own() -> None:
-    found = judge_clicks(many(1_000, items=500), ("click",), ("item-prior",), 0.5, 0)["click"]
-    assert found["rare"]["rows"] == found["rows"] == 501  # each shown about twice
+    found = judge_clicks(many(1_000, items=500), ("click",), ("item-prior",), TimeOptions(0.5), 0)[
+        "click"
+    ]
+    assert found["rare"]["rows"] == found["rows"] == 500  # each shown about twice
     assert found["rare"]["auc"]["item-prior"] == pytest.approx(found["auc"]["item-prior"]["value"])
 
 
@@ -233,7 +240,7 @@ def test_a_log_without_exposures_is_named(config: RunConfig) -> None:
 def test_one_class_only_is_named() -> None:
     shown = replace(many(100), labels=np.zeros((100, 1), np.float32))
     with pytest.raises(DataError, match=r"none of \['click'\] happened to some and not to others"):
-        judge_clicks(shown, ("click",), ("item-prior",), 0.8, 0)
+        judge_clicks(shown, ("click",), ("item-prior",), TimeOptions(0.8), 0)
 
 
 @pytest.mark.parametrize(("name", "package"), [("logistic", "sklearn"), ("lightgbm", "lightgbm")])

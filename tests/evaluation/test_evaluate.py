@@ -13,9 +13,10 @@ from ray_rec.config import RunConfig, load_config
 from ray_rec.errors import ConfigError, DataError, LogUnavailable
 from ray_rec.evaluation.asking.logged import read_log
 from ray_rec.evaluation.asking.splits import global_time
-from ray_rec.evaluation.evaluate import EvaluateOptions, Protocol, evaluate
+from ray_rec.evaluation.evaluate import evaluate
 from ray_rec.evaluation.offline import judge
-from ray_rec.evaluation.rankers.hybrid import Hybrid
+from ray_rec.evaluation.options import EvaluateOptions, Protocol, seeds_of
+from ray_rec.evaluation.rankers.hybrid import Frozen, Hybrid
 from ray_rec.evaluation.rankers.models import MODELS, QUICK, STREAMING, Makings
 from ray_rec.evaluation.reports.evaluation import write_evaluation
 from ray_rec.events.schema import CONTROLS, EVENTS, Record
@@ -104,6 +105,23 @@ def test_prequential_is_a_backtest_beside_the_models_named(
     assert "<h1>Backtest</h1>" in (tmp_path / "evaluation.html").read_text()
 
 
+def test_what_draws_is_trained_under_each_seed(config: RunConfig, tmp_path: Path) -> None:
+    models, told = ("sasrec", "user-knn"), list[tuple[str, int, int]]()
+    options = EvaluateOptions("leave-one-out", models, seeds=(0, 1, 2), references=("user-knn",))
+    write_evaluation(evaluate(config, options, lambda *done: told.append(done)), tmp_path)
+    stored = json.loads((tmp_path / "evaluation.json").read_text())
+    assert [name for name, done, total in told if done == total].count("sasrec") == 3
+    assert [name for name, done, total in told if done == total].count("user-knn") == 1
+    assert stored["seeds"] == [0, 1, 2]
+    found = stored["recall"]["sasrec"]["mrr"]
+    assert len(set(found["by_seed"])) == 3
+    assert stored["above_user-knn"]["sasrec"]["mrr"]["seed_error"] == found["seed_error"]
+    assert 0 < stored["lists"]["user-knn"]["coverage"]["value"] <= 1
+    page = (tmp_path / "evaluation.html").read_text()
+    assert "Above user-knn" in page
+    assert "What the lists show" in page
+
+
 def test_it_repeats_itself(config: RunConfig) -> None:
     options = EvaluateOptions(models=("hybrid", "random"), max_queries=20, repeats=True)
     first, second = (evaluate(config, options) for _ in range(2))
@@ -136,6 +154,24 @@ def test_the_hybrid_knows_nothing_of_the_time_of_a_question_or_later(config: Run
     changed.item[later] = 0
     asked = replace(queries.part(0, 5), fresh=changed)
     assert (model.scores(asked) == before).all()
+
+
+def test_frozen_counts_stop_where_learning_ended(config: RunConfig) -> None:
+    with open_log(config.log) as log:
+        logged = read_log(log, config)
+    split = global_time(logged.events)
+    queries, training = split.queries(), split.training()
+    model = Hybrid(config, logged.items, Makings(config, logged.items, 1).raw)
+    frozen = Frozen(model)
+    for ranker in (frozen, model):
+        ranker.observe(training)  # learned once
+    live, stopped = model.scores(queries), frozen.scores(queries)
+    assert (live != stopped).any()
+    nothing = replace(queries, fresh=queries.fresh.take(np.zeros(0, int)))
+    assert frozen.scores(nothing) == pytest.approx(stopped, abs=1e-5)
+    alone = Hybrid(config, logged.items, Makings(config, logged.items, 1).raw)
+    alone.observe(training)
+    assert alone.scores(queries) == pytest.approx(live, abs=1e-5)
 
 
 def test_the_hybrid_scores_alike_whatever_the_order_of_questions(config: RunConfig) -> None:
@@ -235,6 +271,14 @@ def test_names_that_are_not_known_are_told_with_the_nearest() -> None:
         EvaluateOptions(models=("popularity", "popularity"))
     with pytest.raises(ConfigError, match=r"no model 'sasrec' here"):
         EvaluateOptions("prequential", ("sasrec",))
+    with pytest.raises(ConfigError, match=r"no model 'sasrec' here"):
+        EvaluateOptions(models=("popularity",), references=("sasrec",))
+    with pytest.raises(ConfigError, match=r"seeds are \[1, 1\]; name each once"):
+        EvaluateOptions(seeds=(1, 1))
+    with pytest.raises(ConfigError, match=r"none for a replay"):
+        EvaluateOptions("prequential", ("popularity",), seeds=(1,))
+    with pytest.raises(ConfigError, match=r"seeds are '0;1'"):
+        seeds_of("0;1")
     with pytest.raises(ConfigError, match=r"no protocol 'luck'; known are prequential"):
         EvaluateOptions("luck")  # type: ignore[arg-type]
 

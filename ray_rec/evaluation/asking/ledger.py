@@ -1,7 +1,7 @@
 """Every judged answer of a backtest as columns, from which all numbers are made afterwards."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,6 +19,13 @@ class Ranked:
     target_query: Int64  # [T] -> Q
     seen: Int64  # [T] how often the target had been taken before its window
     ranks: dict[str, Float64]  # [T]
+    lists: dict[str, Int64] = field(default_factory=dict)
+    """[Q, k] the best items, by ranker; nothing where they were not kept"""
+
+    def with_answers(self, others: "Ranked") -> "Ranked":
+        """Return the same questions with others' answers in the place of those of that name."""
+        ranks, lists = {**self.ranks, **others.ranks}, {**self.lists, **others.lists}
+        return replace(self, ranks=ranks, lists=lists)
 
     def of_window(self, number: int) -> "Ranked":
         """Return the part of one window."""
@@ -30,6 +37,7 @@ class Ranked:
             np.searchsorted(queries, self.target_query[keep]),
             self.seen[keep],
             {name: ranks[keep] for name, ranks in self.ranks.items()},
+            {name: lists[queries] for name, lists in self.lists.items()},
         )
 
 

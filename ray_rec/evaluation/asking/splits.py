@@ -5,6 +5,7 @@
 | leave-one-out | all but the last event of each user | that last event | others' later events |
 | global time | up to a moment | later events of users seen before it | nothing |
 | item hold-out | the same without a share of the items | the same | nothing |
+| next basket | up to a moment | what each user takes in each week after it | nothing |
 
 Equal times are in the order of a hash of user and item: an order by item id would tell which item
 comes next. Splits by time let nothing be known that shares the time of a question, unless they are
@@ -42,23 +43,25 @@ class Split:
     """Which events are learned, which may be known when their time has come, which are asked.
 
     `known` holds `train` and, where a user's events go on after it, those that a later question may
-    look back on. `context` [T] is the place before which a question looks back, within its user.
+    look back on. `context` is the place before which a question looks back, within its user.
     """
 
     events: Events
     train: Bool  # [n]
     known: Bool  # [n]
-    target: Int64  # [T] places of events, in the order of their times
-    context: Int64  # [T]
+    target: Int64  # [T] places of events, distinct items of a question, in the order of `query`
+    query: Int64  # [T] -> Q, ascending
+    context: Int64  # [Q]
+    asked_ms: Int64  # [Q] ascending
 
     def training(self) -> Interactions:
         """Return what rankers may be fitted on."""
         return self.events.interactions(self.train)
 
     def queries(self) -> Queries:
-        """Return one question for each target, with the events known before it."""
-        events, places = self.events, np.flatnonzero(self.known)
-        first = np.searchsorted(places, np.searchsorted(events.user, events.user[self.target]))
+        """Return all questions, with the events known before each."""
+        events, places, user = self.events, np.flatnonzero(self.known), self._user()
+        first = np.searchsorted(places, np.searchsorted(events.user, user))
         last = np.searchsorted(places, self.context)
         item = events.item[places].astype(np.int32)
         kind, ts = events.type[places], events.ts[places]
@@ -67,10 +70,10 @@ class Split:
             for low, high in zip(first.tolist(), last.tolist(), strict=True)
         ]
         return Queries(
-            events.user[self.target],
-            events.ts[self.target],
+            user,
+            self.asked_ms,
             histories,
-            np.arange(len(self.target)),
+            self.query,
             events.item[self.target],
             events.interactions(self.known & ~self.train),
             len(events.item_ids),
@@ -82,13 +85,13 @@ class Split:
         return counts[self.events.item[self.target]]
 
     def sampled(self, most: int) -> Self:
-        """Keep at most so many targets, those with the smallest stable hash; 0 keeps all."""
-        if not 0 < most < len(self.target):
+        """Keep at most so many questions, by a stable hash of their first target; 0 keeps all."""
+        if not 0 < most < len(self.context):
             return self
-        events, target = self.events, self.target
+        events, target = self.events, self._first()
         key = mix(events.item_hash[events.item[target]], events.user[target], events.ts[target])
-        kept = np.sort(np.argsort(key, kind="stable")[:most])
-        return self._asking(kept)
+        kept = np.argsort(key, kind="stable")[:most]
+        return self._asking(np.isin(self.query, kept))
 
     def without_repeats(self) -> Self:
         """Leave out the targets that their user is known to have taken before.
@@ -96,12 +99,7 @@ class Split:
         Raises:
             DataError: all targets are repeats.
         """
-        pair = (self.events.user << _SHIFT) | self.events.item
-        places = np.flatnonzero(self.known)
-        distinct, first = np.unique(pair[places], return_index=True)
-        at = np.minimum(np.searchsorted(distinct, pair[self.target]), len(distinct) - 1)
-        again = distinct[at] == pair[self.target]
-        again &= places[first[at]] < self.context
+        again = self.repeated()
         if again.all():
             raise DataError(
                 "nothing to test: every later event repeats an item of its user; "
@@ -109,8 +107,34 @@ class Split:
             )
         return self._asking(~again)
 
-    def _asking(self, kept: AnyArray) -> Self:
-        return replace(self, target=self.target[kept], context=self.context[kept])
+    def repeated(self) -> Bool:
+        """Return which targets [T] their user is known to have taken before the question."""
+        pair = (self.events.user << _SHIFT) | self.events.item
+        places = np.flatnonzero(self.known)
+        distinct, first = np.unique(pair[places], return_index=True)
+        at = np.minimum(np.searchsorted(distinct, pair[self.target]), len(distinct) - 1)
+        earlier = places[first[at]] < self.context[self.query]
+        again: Bool = (distinct[at] == pair[self.target]) & earlier
+        return again
+
+    def _first(self) -> Int64:
+        """Return the first target of each question, [Q]."""
+        return self.target[first_of_groups(self.query)]
+
+    def _user(self) -> Int64:
+        return self.events.user[self._first()]
+
+    def _asking(self, kept: Bool) -> Self:
+        used, query = np.unique(self.query[kept], return_inverse=True)
+        context, asked_ms = self.context[used], self.asked_ms[used]
+        return replace(
+            self, target=self.target[kept], query=query, context=context, asked_ms=asked_ms
+        )
+
+
+def one_by_one(events: Events, train: Bool, known: Bool, target: Int64, context: Int64) -> Split:
+    """Return a split that asks for each target [T] alone, at its time; they are in its order."""
+    return Split(events, train, known, target, np.arange(len(target)), context, events.ts[target])
 
 
 def leave_one_out(events: Events) -> Split:
@@ -132,26 +156,33 @@ def leave_one_out(events: Events) -> Split:
     train = np.ones(len(events), np.bool_)
     train[target] = False
     target = _by_moment(events, target)
-    return Split(events, train, train, target, target)
+    return one_by_one(events, train, train, target, target)
 
 
 @dataclass(frozen=True)
 class TimeOptions:
     """How a split by time is made.
 
-    `quantile` of the events are learned, and all of the last moment; `last_only` asks for the last
-    event of each user alone; `same_time` lets a question know its user's events of the same time
-    that come before it in the order.
+    `quantile` of the events are learned, and all of the last moment; or what is before `at_ms`.
+    `last_only` asks for the last event of each user alone; `same_time` lets a question know its
+    user's events of the same time that come before it in the order.
     """
 
     quantile: float = 0.9
     last_only: bool = False
     same_time: bool = False
+    at_ms: int | None = None
 
     def __post_init__(self) -> None:
         """Reject a quantile that leaves nothing to learn or to ask."""
         if not 0 < self.quantile < 1:
             raise ConfigError(f"quantile is {self.quantile}; it must be above 0 and below 1")
+
+    def begin_ms(self, ts: AnyArray) -> int:
+        """Return the first moment that is not learned, of a table with these times."""
+        if self.at_ms is not None:
+            return self.at_ms
+        return int(np.quantile(ts, self.quantile, method="lower")) + 1
 
 
 def global_time(events: Events, options: TimeOptions | None = None) -> Split:
@@ -208,24 +239,24 @@ def item_holdout(
 
 
 def _by_time(events: Events, known: Bool, options: TimeOptions) -> Split:
-    cut_ms = np.quantile(events.ts, options.quantile, method="lower")
-    train = known & (events.ts <= cut_ms)
+    begin_ms = options.begin_ms(events.ts)
+    train = known & (events.ts < begin_ms)
     seen = np.bincount(events.user[train], minlength=int(events.user.max()) + 1) > 0
-    asked = (events.ts > cut_ms) & seen[events.user]
+    asked = (events.ts >= begin_ms) & seen[events.user]
     if options.last_only:
         asked &= np.append(events.user[1:] != events.user[:-1], True)
     if not asked.any():
         raise DataError(
-            f"nothing to test: no user has events both until and after {cut_ms} ms, the "
-            f"{options.quantile} quantile of {len(events)} events; take a longer stretch"
+            f"nothing to test: no user has events both until and after {begin_ms - 1} ms, of "
+            f"{len(events)} events; take a longer stretch or another quantile or moment"
         )
     target = _by_moment(events, np.flatnonzero(asked))
     if options.same_time:
-        return Split(events, train, known, target, target)
+        return one_by_one(events, train, known, target, target)
     start = starts_of(np.bincount(events.user))
     user = events.user[target]
     context = segment_search(events.ts, start[user], start[user + 1], events.ts[target])
-    return Split(events, train, known, target, context)
+    return one_by_one(events, train, known, target, context)
 
 
 def _by_moment(events: Events, target: Int64) -> Int64:

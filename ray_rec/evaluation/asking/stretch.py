@@ -30,7 +30,7 @@ def _offsets(log: EventLog, topics: Sequence[str], place: str) -> dict[str, Offs
     """Read JSON offsets by topic and partition, or a time in ms or ISO 8601 (UTC)."""
     if place.lstrip().startswith("{"):
         return _written(place)
-    ms = int(place) if place.isdigit() else _millis(place)
+    ms = moment_ms(place)
     return {topic: log.offsets_at(topic, ms) for topic in topics}
 
 
@@ -44,7 +44,14 @@ def _written(place: str) -> dict[str, Offsets]:
         ) from error
 
 
-def _millis(place: str) -> int:
+def moment_ms(place: str) -> int:
+    """Read a time, in ms or ISO 8601 (UTC where it names no zone).
+
+    >>> moment_ms("1970-01-01T00:01"), moment_ms("60000")
+    (60000, 60000)
+    """
+    if place.isdigit():
+        return int(place)
     try:
         moment = datetime.fromisoformat(place)
     except ValueError as error:

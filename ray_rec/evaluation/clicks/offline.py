@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ray_rec.errors import DataError
+from ray_rec.evaluation.asking.splits import TimeOptions
 from ray_rec.evaluation.clicks.importance import importance
 from ray_rec.evaluation.clicks.models import CLICK_MODELS, ClickModel
 from ray_rec.evaluation.clicks.shown import Shown, Table, click_table
@@ -24,7 +25,7 @@ def judge_clicks(
     shown: Shown,
     outcomes: Sequence[str],
     models: Sequence[str],
-    quantile: float,
+    time: TimeOptions,
     seed: int,
     select: Sequence[str] = (),
     explain: bool = False,
@@ -32,11 +33,11 @@ def judge_clicks(
     """Return, by outcome that both happened and did not on both sides, how well it is predicted.
 
     Args:
-        shown: what was shown; learned is what had a known outcome at the `quantile` of its times,
-            asked is what was shown then or later.
+        shown: what was shown; learned is what had a known outcome at the moment that `time` makes
+            of its times, asked is what was shown then or later.
         outcomes: names of the O outcomes.
         models: out of `CLICK_MODELS`; the item prior always stands beside them.
-        quantile: share of the shown items until the moment.
+        time: says which moment.
         seed: of models and resamples.
         select: names of the features that models learn from, the item prior apart; none: all.
         explain: tell the permutation importance of each feature for the first model as well.
@@ -45,8 +46,8 @@ def judge_clicks(
         DataError: no outcome has both.
         ConfigError: there is no such feature.
     """
-    cut_ms = np.quantile(shown.ts, quantile, method="lower")
-    learned, asked = shown.ts + shown.known_ms <= cut_ms, shown.ts >= cut_ms
+    begin_ms = time.begin_ms(shown.ts)
+    learned, asked = shown.ts + shown.known_ms < begin_ms, shown.ts >= begin_ms
     first, *others = [name for name in models if name != PRIOR] or [PRIOR]
     names = list(dict.fromkeys((first, PRIOR, *others)))
     out: Plain = {}

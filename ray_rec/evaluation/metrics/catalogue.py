@@ -3,9 +3,12 @@
 Items are catalogue rows; a list is a row of `items` [Q, k], best first.
 """
 
-import numpy as np
+from collections.abc import Sequence
 
-from ray_rec.features.arrays import AnyArray, Float64, Int64
+import numpy as np
+import pyarrow as pa
+
+from ray_rec.features.arrays import AnyArray, Float32, Float64, Int64, hash_strings
 
 
 def top_items(scores: AnyArray, k: int) -> Int64:
@@ -80,11 +83,31 @@ def diversity(vectors: AnyArray) -> Float64:
     return distance
 
 
-def popularity_bias(items: Int64, consumed: Int64, counts: AnyArray) -> float:
-    """Return how much more popular listed items are than `consumed` ones [T]: 1 is no bias.
+def popularity_bias(items: Int64, seen: AnyArray, counts: AnyArray) -> float:
+    """Return how much more popular listed items are than what was taken: 1 is no bias.
 
-    The mean training count of what is recommended over that of what was taken; NaN where the
-    latter is 0. Source: average recommendation popularity and its lift, Abdollahpouri et al. 2019.
+    The mean training count of what is recommended, out of `counts` [N], over that of the targets,
+    `seen` [T]; NaN where the latter is 0. Source: average recommendation popularity and its lift,
+    Abdollahpouri et al. 2019.
     """
-    taken = counts[consumed].mean() if len(consumed) else 0.0
+    taken = seen.mean() if len(seen) else 0.0
     return float(counts[items].mean() / taken) if taken else float("nan")
+
+
+def word_vectors(texts: Sequence[str], dim: int = 256) -> Float32:
+    """Return each text as the words in it, [N, dim]: lists are compared without any encoder.
+
+    A word is one place with a sign, by its hash, so that unlike texts are at right angles but for
+    chance; rare words count for more, log(N / texts with it). Source: Weinberger et al. 2009.
+    """
+    words = [sorted(set(text.lower().split())) for text in texts]
+    text = np.repeat(np.arange(len(texts)), [len(found) for found in words])
+    flat = pa.array([word for found in words for word in found], pa.string())
+    code = flat.dictionary_encode()
+    word, used = code.indices.to_numpy(), np.bincount(code.indices, minlength=1)
+    key = hash_strings(code.dictionary)[word]
+    sign = 1 - 2 * (key >> np.uint64(63)).astype(np.float32)
+    out = np.zeros((len(texts), dim), np.float32)
+    weight = np.log(len(texts) / used[word]).astype(np.float32)
+    np.add.at(out, (text, (key % np.uint64(dim)).astype(np.int64)), sign * weight)
+    return out

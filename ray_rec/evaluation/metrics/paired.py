@@ -32,24 +32,25 @@ class Comparison(NamedTuple):
     second: Estimate
     difference: Estimate  # first - second
     ratio: Estimate  # first / second; NaN where second is 0
-    seed_error: float  # standard deviation of the difference between seeds
+    seed_error: float  # standard deviation of the difference between seeds; NaN of one alone
     users: int
     rows: int  # of one seed
 
 
-def compare(runs: Sequence[Paired], seed: int = 0) -> Comparison:
+def compare(runs: Sequence[Paired], seed: int = 0, least: int = MIN_SEEDS) -> Comparison:
     """Return how two models compare, given a run for each training seed.
 
     Args:
         runs: one for each seed, all with the same rows.
         seed: of the resampling.
+        least: fewer runs are refused. Those of one or two seeds tell of users, not of luck.
 
     Raises:
-        DataError: fewer than three seeds, none or unequal numbers of rows, or other users.
+        DataError: fewer than `least` seeds, none or unequal numbers of rows, or other users.
 
     Source: paired bootstrap, Efron and Tibshirani 1993, with users as clusters.
     """
-    _check(runs)
+    _check(runs, least)
     user, first, second = (np.concatenate(columns) for columns in zip(*runs, strict=True))
     one = np.ones(len(user))
     over = np.stack([first, second, first - second, first], axis=1, dtype=np.float64)
@@ -61,28 +62,28 @@ def compare(runs: Sequence[Paired], seed: int = 0) -> Comparison:
         second=means[1],
         difference=means[2],
         ratio=means[3],
-        seed_error=float(np.std(by_seed, ddof=1)),
+        seed_error=float(np.std(by_seed, ddof=1)) if len(runs) > 1 else float("nan"),
         users=len(np.unique(user)),
         rows=len(runs[0].user),
     )
 
 
 def compare_by_bucket(
-    runs: Sequence[Paired], seen: AnyArray, seed: int = 0
+    runs: Sequence[Paired], seen: AnyArray, seed: int = 0, least: int = MIN_SEEDS
 ) -> dict[str, Comparison | None]:
     """Return `compare` of targets by how often each was `seen` in training [n]; None without any.
 
     Raises:
         DataError: as `compare`, or `seen` has another length than the runs.
     """
-    _check(runs)
+    _check(runs, least)
     if len(seen) != len(runs[0].user):
         raise DataError(
             f"{len(seen)} counts for {len(runs[0].user)} targets; give one count for each"
         )
     place = bucket(seen)
     return {
-        name: compare([_of_rows(run, place == number) for run in runs], seed)
+        name: compare([_of_rows(run, place == number) for run in runs], seed, least)
         if (place == number).any()
         else None
         for number, name in enumerate(BUCKETS)
@@ -93,10 +94,10 @@ def _of_rows(run: Paired, rows: Bool) -> Paired:
     return Paired(run.user[rows], run.first[rows], run.second[rows])
 
 
-def _check(runs: Sequence[Paired]) -> None:
-    if len(runs) < MIN_SEEDS:
+def _check(runs: Sequence[Paired], least: int) -> None:
+    if len(runs) < least:
         raise DataError(
-            f"{len(runs)} training seeds; it takes {MIN_SEEDS} to tell a model from its luck"
+            f"{len(runs)} training seeds; it takes {least} to tell a model from its luck"
         )
     for number, run in enumerate(runs):
         lengths = [len(column) for column in run]

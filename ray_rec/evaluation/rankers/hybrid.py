@@ -81,8 +81,11 @@ class Hybrid:
             Window(0, {ITEMS: {0: (0, items.num_rows)}}), {ITEMS: _item_records(items)}
         )
 
-    def scores(self, queries: Queries) -> AnyArray:
-        """Return recall scores; queries in the order of time cost the least."""
+    def scores(self, queries: Queries, frozen: bool = False) -> AnyArray:
+        """Return recall scores; queries in the order of time cost the least.
+
+        Where `frozen`, popularity goes no further than what was learned.
+        """
         if self._servable is None:
             self._servable = self._learner.servable()
         if self._timeline.follow(queries):
@@ -91,7 +94,8 @@ class Hybrid:
         for moment in np.unique(queries.ts).tolist():
             asked = np.flatnonzero(queries.ts == moment)
             histories = [self._newest(queries.histories[query]) for query in asked.tolist()]
-            popularity = self._popularity(moment)
+            until = min(moment, self._timeline.learned_ms + 1) if frozen else moment
+            popularity = self._popularity(until)
             out[asked] = self._servable.recall_batch(histories, queries.ts[asked], popularity)
         return out
 
@@ -101,8 +105,9 @@ class Hybrid:
         return History(history.item[newest], history.type[newest], history.ts[newest])
 
     def observe(self, done: Interactions) -> None:
-        """Learn from it in the order of time."""
-        self._timeline.observe(done)
+        """Learn from it in the order of time; the same is learned once."""
+        if not self._timeline.observe(done):
+            return
         if self._ordered:
             done = _apart(done)
         done = done.take(np.argsort(done.ts, kind="stable"))
@@ -191,6 +196,23 @@ def _apart(done: Interactions) -> Interactions:
     start = first_of_groups(done.user, done.ts)
     size = np.diff(np.append(start, len(done.ts)))
     return replace(done, ts=done.ts + ragged_ranges(np.zeros(len(start), np.int64), size))
+
+
+class Frozen:
+    """The hybrid with counts that stop where learning ended: one training, asked in two ways."""
+
+    name = "hybrid-frozen"
+
+    def __init__(self, model: Hybrid) -> None:
+        self._model = model
+
+    def scores(self, queries: Queries) -> AnyArray:
+        """Return recall scores."""
+        return self._model.scores(queries, frozen=True)
+
+    def observe(self, done: Interactions) -> None:
+        """Let the model learn."""
+        self._model.observe(done)
 
 
 def _item_records(items: pa.Table) -> pa.Table:

@@ -13,13 +13,18 @@ class Timeline:
     def __init__(self) -> None:
         self.item: Int64 = np.zeros(0, np.int64)
         self.ts: Int64 = np.zeros(0, np.int64)
+        self.learned_ms = 0  # time of the last event that was learned
         self._parts: list[Interactions] = []
         self._fresh: Interactions | None = None
 
-    def observe(self, done: Interactions) -> None:
-        """Take what was learned."""
+    def observe(self, done: Interactions) -> bool:
+        """Take what was learned; tell whether it is new: the same is taken once."""
+        if any(part is done for part in self._parts):
+            return False
         self._parts.append(done)
+        self.learned_ms = max(self.learned_ms, int(done.ts.max(initial=0)))
         self._fresh = None
+        return True
 
     def follow(self, queries: Queries) -> bool:
         """Take what these queries may know, where their time has come; tell whether it is new."""

@@ -19,7 +19,7 @@ from ray_rec.evaluation.rankers.baselines import (
     RecencyPopularity,
 )
 from ray_rec.evaluation.rankers.ensemble import NUM_MEMBERS, Ensemble
-from ray_rec.evaluation.rankers.hybrid import Hybrid
+from ray_rec.evaluation.rankers.hybrid import Frozen, Hybrid
 from ray_rec.evaluation.rankers.live import LivePopularity
 from ray_rec.evaluation.rankers.neighbours import TextKnn, UserKnn
 from ray_rec.evaluation.rankers.sasrec import Average, SasRec
@@ -68,6 +68,11 @@ class Makings:
         return Hybrid(config, self.items, self.raw, self.passes, self.ordered)
 
     @cached_property
+    def hybrid(self) -> Hybrid:
+        """The system's own: one model, with live counts and with frozen ones."""
+        return Hybrid(self.config, self.items, self.raw, self.passes, self.ordered)
+
+    @cached_property
     def sasrec(self) -> SasRec:
         """Items by id: one model, alone and in the average."""
         return SasRec(seed=self.seed)
@@ -79,7 +84,8 @@ class Makings:
 
 
 MODELS: dict[str, Callable[[Makings], Ranker]] = {
-    "hybrid": lambda m: Hybrid(m.config, m.items, m.raw, m.passes, m.ordered),
+    "hybrid": lambda m: m.hybrid,
+    "hybrid-frozen": lambda m: Frozen(m.hybrid),
     "hybrid-average": lambda m: m.hybrids("hybrid-average", "score-average"),
     "hybrid-vote": lambda m: m.hybrids("hybrid-vote", "rank-vote"),
     "hybrid-stacked": lambda m: m.hybrids("hybrid-stacked", "stacking"),
@@ -96,6 +102,18 @@ MODELS: dict[str, Callable[[Makings], Ranker]] = {
     "two-model-average": lambda m: Average(m.sasrec, m.sasrec_text),
 }
 """In the order of a report, the system's own first."""
+
+DRAWN = (
+    "hybrid",
+    "hybrid-frozen",
+    "hybrid-average",
+    "hybrid-vote",
+    "hybrid-stacked",
+    "sasrec",
+    "sasrec-text",
+    "two-model-average",
+)
+"""What is another model with another seed."""
 
 QUICK = ("popularity", "recency-popularity", "live-popularity", "item-knn", "user-knn")
 """What takes seconds and no texts."""

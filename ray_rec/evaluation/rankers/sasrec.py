@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 from torch.nn import functional
 
 from ray_rec.errors import ConfigError
@@ -176,11 +176,11 @@ class SasRec:
             return
         rows = torch.from_numpy(np.flatnonzero(learned))
         column = torch.from_numpy(np.cumsum(learned) - 1)
-        optimizer = torch.optim.AdamW(
-            network.parameters(), lr=config.peak, weight_decay=config.decay
-        )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, config.peak, total_steps=len(steps), pct_start=config.warmup
+        optimizer = optim.AdamW(network.parameters(), config.peak, weight_decay=config.decay)
+        # a warm-up of one step has no length, by which torch would divide
+        warmup = max(config.warmup, 2 / len(steps)) if len(steps) > 2 else 0.0
+        schedule = optim.lr_scheduler.OneCycleLR(
+            optimizer, config.peak, total_steps=len(steps), pct_start=warmup
         )
         for batch in steps:
             sequence, target = batch[:, :-1], batch[:, 1:]

@@ -1,4 +1,4 @@
-"""Inline SVG charts for reports: lines over windows, and calibration; no scripts, no assets."""
+"""Inline SVG charts for reports: lines, bars with intervals, calibration; no scripts, no assets."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -8,6 +8,7 @@ COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#64748b")
 
 _WIDTH, _HEIGHT = 560, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 34
+_NAMES, _BAR, _ROW = 150, 340, 20  # of bars: where they begin, how long they get, how far apart
 
 Points = Sequence[tuple[float, float]]
 
@@ -55,6 +56,39 @@ def lines(title: str, x_label: str, series: Mapping[str, Points]) -> str:
     xs = sorted({x for x, _ in every})
     frame = _Frame((xs[0], xs[-1]), (0.0, max(y for _, y in every) * 1.05 or 1.0))
     return _figure(title, frame, x_label, xs[:: 1 + len(xs) // 12], known)
+
+
+def bars(title: str, values: Mapping[str, Mapping[str, float]]) -> str:
+    """Return a figure with a bar for each name, from 0, and a whisker from `low` to `high`.
+
+    Args:
+        title: of the figure.
+        values: by name `value`, `low` and `high`; what is not finite is not drawn.
+    """
+    ends = [(found["value"], found["low"], found["high"]) for found in values.values()]
+    most = max((end for row in ends for end in row if _known(end)), default=0.0) or 1.0
+    height = _ROW * len(ends) + 8
+    parts = []
+    for place, (name, (value, low, high)) in enumerate(zip(values, ends, strict=True)):
+        y = 4 + _ROW * place + _ROW / 2
+        at, start, end = (
+            _NAMES + (x if _known(x) else 0) / most * _BAR for x in (value, low, high)
+        )
+        parts.append(_text(_NAMES - 6, y + 4, "end", escape(name)))
+        parts.append(
+            f'<rect x="{_NAMES}" y="{y - 6:.1f}" width="{max(0.0, at - _NAMES):.1f}" height="12" '
+            f'fill="{COLOURS[0]}" opacity=".75"/>'
+        )
+        if _known(low) and _known(high):
+            parts.append(
+                f'<line class="whisker" x1="{start:.1f}" x2="{end:.1f}" y1="{y}" y2="{y}"/>'
+            )
+        parts.append(_text(_WIDTH - 4, y + 4, "end", f"{value:.4f}" if _known(value) else "-"))
+    return _framed(title, height, "".join(parts), "")
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and isfinite(value)
 
 
 def reliability(title: str, series: Mapping[str, Points]) -> str:
@@ -109,8 +143,12 @@ def _figure(
         ]
         keys.append(f'<span><i style="background:{colour}"></i>{escape(name)}</span>')
     drawing = "".join(parts) + extra
+    return _framed(title, _HEIGHT, drawing, f'<div class="key">{"".join(keys)}</div>')
+
+
+def _framed(title: str, height: float, drawing: str, below: str) -> str:
     return (
         f"<figure><figcaption>{escape(title)}</figcaption>"
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">{drawing}'
-        f'</svg><div class="key">{"".join(keys)}</div></figure>'
+        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title)}">{drawing}'
+        f"</svg>{below}</figure>"
     )

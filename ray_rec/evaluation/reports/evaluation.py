@@ -5,15 +5,14 @@ from html import escape
 from pathlib import Path
 
 from ray_rec.evaluation.clicks.offline import RARE
+from ray_rec.evaluation.reports.comparison import comparison, lists
+from ray_rec.evaluation.reports.html import page, table
 from ray_rec.evaluation.reports.report import (
     Plain,
     clicks,
-    comparison,
     headline,
     html,
-    page,
     provenance,
-    table,
     write_files,
 )
 
@@ -21,6 +20,8 @@ _ASKED = {
     "leave-one-out": "the last event of each user with three or more; all others were learned, "
     "those of other users at later times too, as papers do",
     "global-time": "each later event of users seen before the split in time",
+    "next-basket": "what a user takes in a week, asked at its start of each user who was seen "
+    "before and has a basket in it",
     "item-holdout": "each later event of users seen before the split in time; of some items, "
     "chosen by hash, nobody had seen any event (times taken: 0)",
 }
@@ -36,7 +37,10 @@ def evaluation_html(report: Plain) -> str:
     """Return the page of an evaluation; of a prequential one the page of a backtest."""
     if report["protocol"] == "prequential":
         return html(report)
-    sections = [_about(report), *comparison(report), *clicks(report), *_rare(report)]
+    ranked = [*comparison(report), lists(report)]
+    if "new_to_user" in report:
+        ranked += comparison(report["new_to_user"], "Of what is new to them")
+    sections = [_about(report), *ranked, *clicks(report), *_rare(report)]
     return page("Evaluation", [*sections, provenance(report)])
 
 
@@ -59,12 +63,15 @@ def _importance(outcome: str, found: Plain) -> str:
 
 def _about(report: Plain) -> str:
     options = report["options"]
-    repeats = "may come again" if options["repeats"] else "are ranked last and never asked for"
+    again = options["repeats"] or report["protocol"] == "next-basket"
+    repeats = "may come again" if again else "are ranked last and never asked for"
     text = (
         f"Protocol {report['protocol']}: {report['queries']:,} questions of {report['users']:,} "
-        f"users, {_ASKED[report['protocol']]}. {report['learned']:,} events were learned. Each "
-        f"question is one event, ranked among all {report['items']:,} items; items that the user "
-        f"took before {repeats}; equal scores count half a rank each. ± is one standard error over "
-        "users; intervals are 95 %, both by bootstrap."
+        f"users, {_ASKED[report['protocol']]}. {report['learned']:,} events were learned. A "
+        f"question is one event, or a week's basket, and each of its {report['targets']:,} targets "
+        f"is ranked among all {report['items']:,} items; items that the user "
+        f"took before {repeats}; equal scores count half a rank each. Models that draw at random "
+        f"are trained with seeds {report['seeds']}, each anew, and the means are shown. ± is one "
+        "standard error over users; intervals are 95 %, both by paired bootstrap of users."
     )
     return f'<p class="about">{escape(text)}</p>'

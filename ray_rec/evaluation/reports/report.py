@@ -1,40 +1,18 @@
 """A backtest's report as files: backtest.json for programs, backtest.html for people."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from html import escape
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from ray_rec.evaluation.reports.charts import lines, reliability
+from ray_rec.evaluation.reports.comparison import comparison
+from ray_rec.evaluation.reports.html import number, page, table, with_error, with_interval
 
 Plain = dict[str, Any]
-
-_DASH = "&ndash;"
-
-_STYLE = """
-:root{color-scheme:light dark;--line:#8884;--soft:#8881}
-body{font:15px/1.5 system-ui,sans-serif;max-width:1160px;margin:2rem auto;padding:0 1rem}
-h1{margin-bottom:.2rem}h2{margin-top:2.2rem}
-p.about{max-width:72ch}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-th,td{padding:.3rem .8rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
-th:first-child,td:first-child{text-align:left}
-tr.model{font-weight:600;background:var(--soft)}
-small{opacity:.7;font-weight:400}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(460px,100%),1fr));gap:1rem}
-figure{margin:0;border:1px solid var(--line);border-radius:8px;padding:.6rem}
-figcaption{font-weight:600}
-svg{width:100%;height:auto;font:11px system-ui,sans-serif}
-svg text{fill:currentColor}.grid{stroke:var(--line)}.ideal{stroke:#888;stroke-dasharray:4}
-.key{display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:.85rem}
-.key i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.4em}
-pre{overflow-x:auto;background:var(--soft);padding:.8rem;border-radius:8px}
-"""
 
 
 def write_report(report: Plain, folder: Path) -> Plain:
@@ -78,16 +56,6 @@ def html(report: Plain) -> str:
     return page("Backtest", [*sections, provenance(report)])
 
 
-def page(title: str, sections: Iterable[str]) -> str:
-    """Return a page: self-contained, readable without scripts or a network."""
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>ray_rec: {title}</title><style>{_STYLE}</style></head>"
-        f"<body><h1>{title}</h1>{''.join(sections)}</body></html>\n"
-    )
-
-
 def _about(report: Plain) -> str:
     most = report["options"]["max_queries"]
     sample = f"at most {most} a window, chosen by a stable hash" if most else "all there are"
@@ -104,47 +72,12 @@ def _about(report: Plain) -> str:
     return f'<p class="about">{escape(text)}</p>'
 
 
-def comparison(report: Plain) -> Iterable[str]:
-    """Yield the tables of rankers: metrics, what they have above popularity, by times seen."""
-    model, metrics = report["model"], list(next(iter(report["recall"].values())))
-    rows = [
-        (ranker, [_estimate(found[metric]) for metric in metrics])
-        for ranker, found in report["recall"].items()
-    ]
-    yield "<h2>What will they take next</h2>" + table(["", *metrics], rows, model)
-    rows = [
-        (ranker, [_interval(found[metric]) for metric in metrics])
-        for ranker, found in report["above_popularity"].items()
-    ]
-    yield "<h2>Above popularity, on the same queries</h2>" + table(["", *metrics], rows, model)
-    yield _buckets(report)
-
-
 def _curves(report: Plain) -> str:
     curves = [
         lines(metric, "window", _series(report["windows"], "recall", metric))
         for metric in next(iter(report["recall"].values()))
     ]
     return f'<h2>Window by window</h2><div class="charts">{"".join(curves)}</div>'
-
-
-def _buckets(report: Plain) -> str:
-    buckets = report["by_times_seen"]
-    rows = [
-        (
-            ranker,
-            [
-                _estimate(found["hr"][ranker]) if "hr" in found else _DASH
-                for found in buckets.values()
-            ],
-        )
-        for ranker in report["recall"]
-    ]
-    heads = [
-        f"{name}<br><small>{found['targets']:,} targets</small>" for name, found in buckets.items()
-    ]
-    title = f"Share of targets in the first {report['cutoff']}, by how often taken before"
-    return f"<h2>{title}</h2>" + table(["times taken", *heads], rows, report["model"])
 
 
 def clicks(report: Plain) -> Iterable[str]:
@@ -163,15 +96,15 @@ def clicks(report: Plain) -> Iterable[str]:
             (
                 name,
                 [
-                    _estimate(found["auc"][name]),
-                    *(_number(found[m][name]) for m in ("user_auc", "log_loss", "ece")),
+                    with_error(found["auc"][name]),
+                    *(number(found[m][name]) for m in ("user_auc", "log_loss", "ece")),
                 ],
             )
             for name in found["user_auc"]
         ]
         counts = f"{found['rows']:,} shown, {found['positives']:,} taken"
         if "difference" in found["auc"]:
-            counts += f"; AUC above prior: {_interval(found['auc']['difference'])}"
+            counts += f"; AUC above prior: {with_interval(found['auc']['difference'])}"
         curves = {
             name: list(zip(bins["predicted"], bins["observed"], strict=True))
             for name, bins in found["calibration"].items()
@@ -208,33 +141,6 @@ def _series(windows: list[Plain], kind: str, metric: str) -> dict[str, list[tupl
         for ranker, found in window.get(kind, {}).items():
             series.setdefault(ranker, []).append((window["window"], found[metric]))
     return series
-
-
-def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], model: str) -> str:
-    """Return a table; heads and cells are HTML already, row names are not."""
-    head = "".join(f"<th>{text}</th>" for text in heads)
-    body = "".join(
-        f"<tr{' class=model' if name == model else ''}><td>{escape(name)}</td>"
-        + "".join(f"<td>{cell}</td>" for cell in cells)
-        + "</tr>"
-        for name, cells in rows
-    )
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
-
-
-def _estimate(estimate: Plain) -> str:
-    return f"{_number(estimate['value'])} <small>±{_number(estimate['error'])}</small>"
-
-
-def _interval(estimate: Plain) -> str:
-    low, high = (_number(estimate[end], signed=True) for end in ("low", "high"))
-    return f"{_number(estimate['value'], signed=True)} <small>[{low}, {high}]</small>"
-
-
-def _number(value: float, signed: bool = False) -> str:
-    if not isfinite(value):
-        return _DASH
-    return f"{value:+.4f}" if signed else f"{value:.4f}"
 
 
 def _date(ms: int) -> str:

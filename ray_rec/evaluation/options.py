@@ -1,0 +1,114 @@
+"""What an evaluation may be told: which protocol, which models, under which seeds."""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from ray_rec.errors import ConfigError
+from ray_rec.evaluation.asking.splits import HELD_ITEMS, TimeOptions
+from ray_rec.evaluation.clicks.models import CLICK_MODELS
+from ray_rec.evaluation.prequential import MODEL
+from ray_rec.evaluation.rankers.models import MODELS, QUICK, STREAMING, check_names
+from ray_rec.evaluation.reports.summary import BASELINE
+
+Protocol = Literal["prequential", "global-time", "leave-one-out", "item-holdout", "next-basket"]
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What is compared, and how.
+
+    `repeats` lets items be recommended again to who took them; `passes` is how often the hybrid
+    learns its windows; `held_items` is the share that an item hold-out takes away; `max_queries`
+    bounds the questions (0: all), chosen by a stable hash; `start` and `end` are places on the log
+    (see `stretch`). Popularity is always among the models: the others are set beside it. Click
+    models, of `CLICK_MODELS`, go with `global-time` alone, and need exposures on the log; they
+    learn from the features in `select` (none: all), and `importance` tells what the first of them
+    has from each.
+
+    `seeds` are what the models that draw at random are fitted with, each anew (none: the seed of
+    the run's configuration); a replay takes one. `references` are models that the others are set
+    against beside popularity.
+    """
+
+    protocol: Protocol = "global-time"
+    models: tuple[str, ...] = QUICK
+    seeds: tuple[int, ...] = ()
+    references: tuple[str, ...] = ()
+    repeats: bool = False
+    passes: int = 1
+    held_items: float = HELD_ITEMS
+    max_queries: int = 0
+    cutoff: int = 10
+    select: tuple[str, ...] = ()
+    importance: bool = False
+    start: str | None = None
+    end: str | None = None
+    time: TimeOptions = field(default_factory=TimeOptions)
+
+    def __post_init__(self) -> None:
+        """Reject values that could not work, naming the option."""
+        if self.protocol not in get_args(Protocol):
+            known = ", ".join(get_args(Protocol))
+            raise ConfigError(f"no protocol {self.protocol!r}; known are {known}")
+        check_names(self.models, self._known())
+        for name, least in (("passes", 1), ("cutoff", 1), ("max_queries", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        if len(set(self.seeds)) < len(self.seeds) or (self.is_prequential and self.seeds):
+            raise ConfigError(
+                f"seeds are {list(self.seeds)}; name each once, and none for a replay "
+                "(learner.seed is its own)"
+            )
+        if self.references:
+            check_names(self.references, self.rankers)
+
+    def _known(self) -> tuple[str, ...]:
+        if self.is_prequential:
+            return MODEL, *STREAMING
+        return (*MODELS, *CLICK_MODELS) if self.protocol == "global-time" else (*MODELS,)
+
+    @property
+    def is_prequential(self) -> bool:
+        """Whether the log is replayed, each window tested before it is learned."""
+        return self.protocol == "prequential"
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the order of events of one time is taken for the true one."""
+        return self.protocol == "leave-one-out" or self.time.same_time
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether what a user took before may be asked for, as baskets always may."""
+        return self.repeats or self.protocol == "next-basket"
+
+    @property
+    def rankers(self) -> tuple[str, ...]:
+        """The models that rank items, popularity among them."""
+        named = tuple(name for name in self.models if name not in CLICK_MODELS)
+        return named if BASELINE in named else (*named, BASELINE)
+
+    @property
+    def against(self) -> tuple[str, ...]:
+        """The models that the others are set against, popularity first."""
+        return tuple(dict.fromkeys((BASELINE, *self.references)))
+
+    @property
+    def click_models(self) -> tuple[str, ...]:
+        """The models of whether what is shown is taken."""
+        return tuple(name for name in self.models if name in CLICK_MODELS)
+
+
+def seeds_of(text: str | None) -> tuple[int, ...]:
+    """Read seeds as a command line gives them.
+
+    >>> seeds_of("0,1,2")
+    (0, 1, 2)
+
+    Raises:
+        ConfigError: they are no numbers.
+    """
+    try:
+        return tuple(int(seed) for seed in text.split(",")) if text else ()
+    except ValueError as error:
+        raise ConfigError(f"seeds are {text!r}; write whole numbers, as in 0,1,2") from error

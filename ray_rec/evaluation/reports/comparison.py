@@ -1,0 +1,74 @@
+"""Models side by side on a page: bars, tables, what each has above a reference, by times seen."""
+
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+from ray_rec.evaluation.reports.charts import bars
+from ray_rec.evaluation.reports.html import DASH, number, table, with_error, with_interval
+from ray_rec.evaluation.reports.summary import BASELINE
+
+Plain = dict[str, Any]
+
+
+def comparison(report: Plain, title: str = "What will they take next") -> Iterable[str]:
+    """Yield bars and tables of rankers: metrics, what they have above references, by times seen."""
+    model, metrics = report["model"], list(next(iter(report["recall"].values())))
+    rows = [
+        (ranker, [with_error(found[metric]) for metric in metrics])
+        for ranker, found in report["recall"].items()
+    ]
+    yield f"<h2>{escape(title)}</h2>" + table(["", *metrics], rows, model)
+    charts = [
+        bars(metric, {ranker: found[metric] for ranker, found in report["recall"].items()})
+        for metric in metrics
+    ]
+    yield f'<div class="charts">{"".join(charts)}</div>'
+    for reference in report.get("references", [BASELINE]):
+        rows = [
+            (ranker, [with_interval(found[metric]) for metric in metrics])
+            for ranker, found in report[f"above_{reference}"].items()
+        ]
+        heading = f"<h2>Above {escape(reference)}, on the same queries</h2>"
+        yield heading + table(["", *metrics], rows, model)
+    yield _buckets(report)
+
+
+def _buckets(report: Plain) -> str:
+    buckets = report["by_times_seen"]
+    rows = [
+        (
+            ranker,
+            [
+                with_error(found["hr"][ranker]) if "hr" in found else DASH
+                for found in buckets.values()
+            ],
+        )
+        for ranker in report["recall"]
+    ]
+    heads = [
+        f"{name}<br><small>{found['targets']:,} targets</small>" for name, found in buckets.items()
+    ]
+    title = f"Share of targets in the first {report['cutoff']}, by how often taken before"
+    return f"<h2>{title}</h2>" + table(["times taken", *heads], rows, report["model"])
+
+
+def lists(report: Plain) -> str:
+    """Return the table of what the lists do with the catalogue; nothing where none were kept."""
+    found = report.get("lists")
+    if not found:
+        return ""
+    metrics = list(next(iter(found.values())))
+    rows = [
+        (ranker, [number(values[metric]["value"]) for metric in metrics])
+        for ranker, values in found.items()
+    ]
+    about = (
+        f"Of the {report['cutoff']} best items of each question: the share of the catalogue that "
+        "is shown at all, how unequally (Gini, 0 is evenly), mean surprise in bits, mean distance "
+        "between the words of two items in a list, and how many times more often learned than "
+        "what was taken."
+    )
+    heads = ["", *(metric.replace("_", " ") for metric in metrics)]
+    title = "What the lists show"
+    return f"<h2>{title}</h2><p class=about>{about}</p>" + table(heads, rows, report["model"])
