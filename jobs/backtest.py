@@ -23,7 +23,9 @@ def main() -> int:
     """Run the backtest and print its headline as one line of JSON."""
     given = _arguments()
     overrides = [*given.set, *([f"log={given.log}"] if given.log else [])]
-    options = Options(given.start, given.end, given.warmup_windows, given.max_queries)
+    options = Options(
+        given.start, given.end, given.warmup_windows, given.max_queries, twins=given.twins
+    )
     config = load_config(given.config, overrides)
     report = run_as_task(backtest, config, options, progress=_progress)
     show(write_report(report, given.out))
@@ -47,6 +49,9 @@ def _arguments() -> argparse.Namespace:
         type=int,
         default=default.max_queries,
         help="queries, and exposures, tested in a window (0: all)",
+    )
+    parser.add_argument(
+        "--twins", action="store_true", help="learn and ask the two single-task twins beside it"
     )
     return parser.parse_args()
 

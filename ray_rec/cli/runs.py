@@ -109,6 +109,9 @@ def backtest(
     max_queries: Annotated[
         int, typer.Option(min=0, help="Questions tested in each window; 0 tests all.")
     ] = 200,
+    twins: Annotated[
+        bool, typer.Option("--twins", help="Learn and ask the two single-task twins beside it.")
+    ] = False,
     config: ConfigFile = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -117,7 +120,7 @@ def backtest(
     run = settings(config, overrides)
     from ray_rec.evaluation.backtest import Options, run_backtest
 
-    options = Options(start, end, warmup_windows, max_queries)
+    options = Options(start, end, warmup_windows, max_queries, twins=twins)
     with progress_bars(as_json) as bars:
 
         def tell(done: int, total: int, _metrics: dict[str, float]) -> None:

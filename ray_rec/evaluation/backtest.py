@@ -16,7 +16,7 @@ from ray_rec.evaluation.prequential import MODEL, Options, Prequential
 from ray_rec.evaluation.rankers.baselines import Ranker
 from ray_rec.evaluation.reports.provenance import commit, data_digest, machine
 from ray_rec.evaluation.reports.report import write_report
-from ray_rec.evaluation.reports.summary import summarise
+from ray_rec.evaluation.reports.summary import beside_twins, summarise
 from ray_rec.events.decode import decode
 from ray_rec.events.schema import CONTROLS, EVENTS, EXPOSURES, ITEMS, LOG_SCHEMA
 from ray_rec.log.base import EventLog, check_topics, open_log
@@ -63,6 +63,9 @@ def backtest(
         )
     with run.clock.stage("summary"):
         report = summarise(run.ledger, run.windows, MODEL, options.cutoff, config)
+        if options.twins:
+            ledgers = {name: twin.ledger for name, twin in run.twins.items()}
+            report["twins"] = beside_twins(run.ledger, ledgers, MODEL, options.cutoff, config)
     return report | {
         "options": asdict(options),
         "config": config.to_dict(),

@@ -17,18 +17,17 @@ from ray_rec.config import RunConfig
 from ray_rec.errors import ConfigError
 from ray_rec.evaluation.asking.ledger import Ledger
 from ray_rec.evaluation.asking.questions import Queries, Users, questions
-from ray_rec.evaluation.clicks.measures import Clicks, arrivals
+from ray_rec.evaluation.clicks.measures import arrivals
 from ray_rec.evaluation.metrics.ranking import target_ranks
+from ray_rec.evaluation.pupil import TWINS, Pupil, twin
 from ray_rec.evaluation.rankers.baselines import Popularity, Ranker, default_rankers
 from ray_rec.events.schema import EVENTS, EXPOSURES
-from ray_rec.features.arrays import AnyArray, Float64, numbers
+from ray_rec.features.arrays import AnyArray, Float64, Int64, numbers
 from ray_rec.features.examples import EVENTS_CODE, EXPOSURES_CODE, WindowExamples, assign_steps
 from ray_rec.features.state import FeatureState
 from ray_rec.log.window import Window
 from ray_rec.model.encoder import TextEncoder
-from ray_rec.model.servable import Servable
 from ray_rec.model.text import TextStore
-from ray_rec.training.learner import Learner
 
 MODEL = "hybrid"
 _CHUNK_QUERIES = 32  # scores of so many queries over all items are held at once
@@ -40,7 +39,8 @@ class Options:
 
     `start` and `end` are places on the log (see `stretch`); `warmup_windows` windows with
     behaviour are learned before the first is tested; `max_queries` bounds the queries, and
-    likewise the exposures, that are tested in a window (0: all), chosen by a stable hash.
+    likewise the exposures, that are tested in a window (0: all), chosen by a stable hash; with
+    `twins`, single-task twins of the model learn and are asked beside it.
     """
 
     start: str | None = None
@@ -48,6 +48,7 @@ class Options:
     warmup_windows: int = 1
     max_queries: int = 200
     cutoff: int = 10
+    twins: bool = False
 
     def __post_init__(self) -> None:
         """Reject values that could not work, naming the option."""
@@ -72,25 +73,48 @@ class Clock:
         self.spent[name] = self.spent.get(name, 0.0) + time.perf_counter() - began
 
 
+@dataclass(frozen=True)
+class _Lesson:
+    """What a window brings: questions, exposures to predict and to judge, rows to learn."""
+
+    made: WindowExamples
+    rows: pa.Table
+    queries: Queries
+    seen: Int64  # [T] how often each target had been taken before
+    arrived: pa.Table
+    closed: pa.Table
+
+
 class Prequential:
-    """State, model and baselines after the windows so far; `step` takes the next one."""
+    """State, model, its twins and baselines after the windows so far; `step` takes the next one."""
 
     def __init__(
         self, config: RunConfig, options: Options, rankers: Sequence[Ranker] | None = None
     ) -> None:
-        self.ledger, self.windows = Ledger(), list[dict[str, Any]]()
-        self.clock = Clock()
+        self.windows, self.clock = list[dict[str, Any]](), Clock()
         self._config, self._options = config, options
         self._state = FeatureState(config.features)
-        self._encoder = TextEncoder(config.encoder)
-        learning = self._encoder if config.encoder.learns else None
-        self._learner = Learner(config.model, config.learner, encoder=learning)
-        self._texts = TextStore(f"{config.state_dir}/texts", self._encoder.digest)
+        encoder = TextEncoder(config.encoder)
+        store = TextStore(f"{config.state_dir}/texts", encoder.digest)
+        self._model = Pupil(config, encoder, store, options.max_queries)
+        self.twins = {
+            name: Pupil(
+                twin(config, name),
+                TextEncoder(config.encoder) if config.encoder.learns else encoder,
+                store,
+                options.max_queries,
+            )
+            for name in (TWINS if options.twins else ())
+        }
         self._rankers = default_rankers() if rankers is None else rankers
         self._seen = Popularity()
-        self._clicks = Clicks(config.features.num_outcomes, options.max_queries)
         self._users = Users()
         self._learned = 0
+
+    @property
+    def ledger(self) -> Ledger:
+        """What was judged of the model and the baselines."""
+        return self._model.ledger
 
     def step(self, window: Window, tables: Mapping[str, pa.Table]) -> None:
         """Test on a window, then learn it."""
@@ -99,17 +123,14 @@ class Prequential:
         with self.clock.stage("features"):
             made = self._state.apply(window, tables)
             rows = assign_steps(made.examples, self._config.learner.rows_per_step)
-        with self.clock.stage("embed"):
-            self._observe(made.items)
         queries, done = questions(
             rows, self._users, len(self._state.catalogue), self._options.max_queries
         )
-        closed = rows.filter(pa.array(numbers(rows, "topic_code") == EXPOSURES_CODE))
-        if self._learned >= self._options.warmup_windows:
-            self._test(window, made, queries, closed)
-        self.ledger.add_clicks(window.number, self._clicks.judge(closed, self._users))
-        with self.clock.stage("learn"):
-            losses = self._learn(made, rows)
+        lesson = self._lesson(window, made, rows, queries)
+        losses = self._take(self._model, lesson, self.clock, self._baselines(lesson.queries))
+        with self.clock.stage("twins"):
+            for pupil in self.twins.values():
+                self._take(pupil, lesson, Clock(), {})
         with self.clock.stage("baselines"):
             for ranker in (*self._rankers, self._seen):
                 ranker.observe(done)
@@ -117,54 +138,51 @@ class Prequential:
         self._learned += bool(len(done.user))
         self.windows.append(_described(window, made, tables[EVENTS]) | {"losses": losses})
 
-    def _observe(self, items: pa.Table) -> None:
-        if not items.num_rows:
-            return
-        texts, encode = [str(text) for text in items["text"].to_pylist()], self._encoder.encode
-        learns = self._config.encoder.learns
-        raw = encode(texts) if learns else self._texts.vectors(texts, encode)
-        self._learner.observe(items, raw)
-
-    def _test(
-        self, window: Window, made: WindowExamples, queries: Queries, closed: pa.Table
-    ) -> None:
+    def _lesson(
+        self, window: Window, made: WindowExamples, rows: pa.Table, queries: Queries
+    ) -> _Lesson:
+        """Return what a window brings; nothing is asked while the model warms up."""
+        closed = rows.filter(pa.array(numbers(rows, "topic_code") == EXPOSURES_CODE))
         arrived = arrivals(self._state.join.open, closed, window.ranges[EXPOSURES])
-        if not len(queries) and not arrived.num_rows:
-            return
-        servable = self._learner.servable()
-        with self.clock.stage("click"):
-            self._clicks.predict(arrived, servable, made.popularity)
+        if self._learned < self._options.warmup_windows:
+            queries, arrived = queries.part(0, 0), arrived.slice(0, 0)
+        seen = np.zeros(0, np.int64)
         if len(queries):
             seen = self._seen.scores(queries)[0][queries.target_item].astype(np.int64)
-            ranks = self._ranks(queries, servable, made)
-            self.ledger.add_ranks(window.number, queries, seen, ranks)
+        return _Lesson(made, rows, queries, seen, arrived, closed)
 
-    def _ranks(
-        self, queries: Queries, servable: Servable, made: WindowExamples
-    ) -> dict[str, Float64]:
-        """Return the rank of each target [T] by ranker, the model first."""
-
-        def model(part: Queries) -> AnyArray:
-            return servable.recall_batch(part.histories, part.ts, made.popularity)
-
-        ranks = {}
-        with self.clock.stage("rank"):
-            ranks[MODEL] = _ranked(queries, model)
+    def _baselines(self, queries: Queries) -> dict[str, Float64]:
+        """Return the rank of each target [T] by baseline."""
         with self.clock.stage("baselines"):
-            for ranker in self._rankers:
-                ranks[ranker.name] = _ranked(queries, ranker.scores)
-        return ranks
+            return {ranker.name: _ranked(queries, ranker.scores) for ranker in self._rankers}
 
-    def _learn(self, made: WindowExamples, rows: pa.Table) -> dict[str, float]:
-        step = numbers(rows, "step")
-        learned = rows.filter(pa.array(step >= 0))
-        num_steps = int(step.max(initial=-1)) + 1
-        if not num_steps:
-            return {}
-        losses = self._learner.learn(made, learned, num_steps).summary()
-        self._learner.renew_texts()
-        self._learner.calibrate(rows.filter(rows["held_out"]))
-        return losses
+    def _take(
+        self, pupil: Pupil, lesson: _Lesson, clock: Clock, others: dict[str, Float64]
+    ) -> dict[str, float]:
+        """Put the questions of a lesson to one pupil, then let it learn; return its losses."""
+        number = lesson.made.number
+        with clock.stage("embed"):
+            pupil.observe(lesson.made.items)
+        if len(lesson.queries) or lesson.arrived.num_rows:
+            ranks = _test(pupil, lesson, clock)
+            if len(lesson.queries):
+                pupil.ledger.add_ranks(number, lesson.queries, lesson.seen, {MODEL: ranks} | others)
+        pupil.ledger.add_clicks(number, pupil.clicks.judge(lesson.closed, self._users))
+        with clock.stage("learn"):
+            return pupil.learn(lesson.made, lesson.rows)
+
+
+def _test(pupil: Pupil, lesson: _Lesson, clock: Clock) -> Float64:
+    """Let a pupil predict what was shown; return how it ranks each target [T]."""
+    servable, popularity = pupil.servable(), lesson.made.popularity
+    with clock.stage("click"):
+        pupil.clicks.predict(lesson.arrived, servable, popularity)
+
+    def scores(part: Queries) -> AnyArray:
+        return servable.recall_batch(part.histories, part.ts, popularity)
+
+    with clock.stage("rank"):
+        return _ranked(lesson.queries, scores)
 
 
 def _described(window: Window, made: WindowExamples, events: pa.Table) -> dict[str, Any]:
@@ -178,7 +196,7 @@ def _described(window: Window, made: WindowExamples, events: pa.Table) -> dict[s
 
 
 def _ranked(queries: Queries, scores: Callable[[Queries], AnyArray]) -> Float64:
-    ranks = []
+    ranks = [np.zeros(0)]
     for start in range(0, len(queries), _CHUNK_QUERIES):
         part = queries.part(start, min(start + _CHUNK_QUERIES, len(queries)))
         ranks.append(target_ranks(scores(part), part.target_query, part.target_item))

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -85,6 +86,49 @@ def test_report_says_what_was_found_and_where_it_comes_from(
     assert not re.search(r"(src|href)=|url\(|https?://", page)
     assert page.count("<svg") == 10  # four metrics as bars and as curves, two of clicks
     assert "own-frequency" in page
+
+
+@pytest.fixture(scope="module")
+def plain(config: RunConfig) -> dict[str, Any]:
+    return backtest(config, Options(max_queries=40))
+
+
+def test_twins_are_asked_the_same_and_change_nothing(
+    config: RunConfig, plain: dict[str, Any], tmp_path: Path
+) -> None:
+    headline = run_backtest(config, tmp_path, Options(max_queries=40, twins=True))
+    report = json.loads((tmp_path / "backtest.json").read_text())
+    for part in ("recall", "above_popularity", "by_times_seen", "clicks", "windows"):
+        assert json.dumps(report[part]) == json.dumps(plain[part]), part
+
+    assert list(report["twins"]) == ["recall-only", "click-only"]
+    for name, twin in report["twins"].items():
+        mine, theirs = (twin["recall"][ranker]["mrr"]["value"] for ranker in ("hybrid", name))
+        assert mine == plain["recall"]["hybrid"]["mrr"]["value"]
+        assert mine != theirs
+        assert twin["above"]["mrr"]["value"] == pytest.approx(mine - theirs)
+        areas = {key: found["value"] for key, found in twin["clicks"]["purchase"]["auc"].items()}
+        assert areas["hybrid"] == plain["clicks"]["purchase"]["auc"]["hybrid"]["value"]
+        assert areas["difference"] == pytest.approx(areas["hybrid"] - areas[name])
+        assert headline["above_twins"][name]["purchase auc"] == round(areas["difference"], 4)
+    assert (tmp_path / "backtest.html").read_text().count("on the same questions") == 3
+
+
+def test_a_twin_is_the_model_with_one_task(config: RunConfig) -> None:
+    """A run that learns recall alone is its own recall-only twin."""
+    model = replace(config.model, alpha=0.0)
+    report = backtest(replace(config, model=model), Options(max_queries=10, twins=True))
+    twin = report["twins"]["recall-only"]
+    assert twin["recall"]["hybrid"] == twin["recall"]["recall-only"]
+    assert twin["above"]["mrr"]["value"] == 0
+
+
+def test_calibration_changes_probabilities_alone(config: RunConfig, plain: dict[str, Any]) -> None:
+    features = replace(config.features, held_out_share=config.features.held_out_share)
+    model = replace(config.model, calibration="platt")
+    made = backtest(replace(config, features=features, model=model), Options(max_queries=40))
+    assert made["recall"] == plain["recall"]
+    assert made["clicks"]["purchase"]["log_loss"] != plain["clicks"]["purchase"]["log_loss"]
 
 
 def test_people_with_habits_are_known_better_than_by_popularity(config: RunConfig) -> None:

@@ -42,18 +42,23 @@ def headline(report: Plain) -> Plain:
         outcome: {name: round(value["value"], 4) for name, value in found["auc"].items()}
         for outcome, found in report["clicks"].items()
     }
-    return {
-        "queries": report["queries"],
-        "recall": recall,
-        "click_auc": click_auc,
-        "duration_s": report["duration_s"],
-    }
+    found = {"queries": report["queries"], "recall": recall, "click_auc": click_auc}
+    if "twins" in report:
+        found["above_twins"] = {name: _above_twin(twin) for name, twin in report["twins"].items()}
+    return found | {"duration_s": report["duration_s"]}
+
+
+def _above_twin(twin: Plain) -> Plain:
+    """Return what the model of two tasks has above one of its twins."""
+    auc = {outcome: found["auc"]["difference"] for outcome, found in twin["clicks"].items()}
+    parts = {**twin["above"], **{f"{outcome} auc": value for outcome, value in auc.items()}}
+    return {metric: round(estimate["value"], 4) for metric, estimate in parts.items()}
 
 
 def html(report: Plain) -> str:
     """Return the page of a backtest."""
     sections = [_about(report), *comparison(report), _curves(report), *clicks(report)]
-    return page("Backtest", [*sections, provenance(report)])
+    return page("Backtest", [*sections, *_twins(report), provenance(report)])
 
 
 def _about(report: Plain) -> str:
@@ -124,6 +129,27 @@ def clicks(report: Plain) -> Iterable[str]:
                 f'<div class="charts">{lines(f"{outcome}: AUC", "window", by_window)}'
                 f"{reliability(f'{outcome}: observed rate', curves)}</div>"
             )
+        )
+
+
+def _twins(report: Plain) -> Iterable[str]:
+    """Yield a section for the single-task twins, if any were asked."""
+    for name, twin in report.get("twins", {}).items():
+        metrics, outcomes = list(twin["above"]), list(twin["clicks"])
+        rows = [
+            (
+                ranker,
+                [_estimate(found[metric]) for metric in metrics]
+                + [_estimate(twin["clicks"][outcome]["auc"][ranker]) for outcome in outcomes],
+            )
+            for ranker, found in twin["recall"].items()
+        ]
+        above = [_interval(twin["above"][metric]) for metric in metrics]
+        above += [_interval(twin["clicks"][outcome]["auc"]["difference"]) for outcome in outcomes]
+        heads = ["", *metrics, *(f"{escape(outcome)}: AUC" for outcome in outcomes)]
+        yield (
+            f"<h2>Two tasks beside {escape(name)}, on the same questions</h2>"
+            + _table(heads, [*rows, ("difference", above)], report["model"])
         )
 
 

@@ -1,5 +1,7 @@
 """From judged answers to numbers with their uncertainty: overall, by window, by how often seen."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -73,17 +75,17 @@ def _means(ranked: Ranked, cutoff: int) -> Plain:
     }
 
 
-def compared(ranked: Ranked, cutoff: int, seed: int) -> Plain:
-    """Return each ranker's metrics, and what it has above popularity on the same queries."""
+def compared(ranked: Ranked, cutoff: int, seed: int, base: str = BASELINE) -> Plain:
+    """Return each ranker's metrics, and what it has above one of them on the same queries."""
     names, by_ranker = metric_names(cutoff), _columns(ranked, cutoff)
-    base = by_ranker[BASELINE]
-    columns = [*by_ranker.values(), *(values - base for values in by_ranker.values())]
+    own = by_ranker[base]
+    columns = [*by_ranker.values(), *(values - own for values in by_ranker.values())]
     estimates = mean_by_user(np.hstack(columns), ranked.user, seed)
     blocks = [_named(names, estimates[at : at + 4]) for at in range(0, len(estimates), 4)]
     plain = dict(zip(by_ranker, blocks, strict=False))
     above = dict(zip(by_ranker, blocks[len(by_ranker) :], strict=True))
-    del above[BASELINE]
-    return {"recall": plain, f"above_{BASELINE}": above}
+    del above[base]
+    return {"recall": plain, f"above_{base}": above}
 
 
 def by_times_seen(ranked: Ranked, cutoff: int, seed: int) -> Plain:
@@ -100,7 +102,28 @@ def by_times_seen(ranked: Ranked, cutoff: int, seed: int) -> Plain:
     return out
 
 
-def _clicks(judged: Judged, outcomes: tuple[str, ...], seed: int) -> Plain:
+def beside_twins(
+    ledger: Ledger, twins: Mapping[str, Ledger], model: str, cutoff: int, config: RunConfig
+) -> Plain:
+    """Return by single-task twin how it answered what the model of two tasks was asked.
+
+    Both stand in each part as in `summarise`, with what the model has above the twin.
+    """
+    outcomes, seed = config.features.outcome_types, config.learner.seed
+    ranked, clicks = ledger.ranked(), ledger.judged()
+    out: Plain = {}
+    for name, twin in twins.items():
+        ranks = {model: ranked.ranks[model], name: twin.ranked().ranks[model]}
+        found = compared(replace(ranked, ranks=ranks), cutoff, seed, base=name)
+        out[name] = {"recall": found["recall"], "above": found[f"above_{name}"][model]}
+        out[name]["clicks"], judged = {}, twin.judged()
+        if clicks is not None and judged is not None:
+            both = clicks[1]._replace(prior=judged[1].model.astype(np.float64))
+            out[name]["clicks"] = _clicks(both, outcomes, seed, other=name)
+    return out
+
+
+def _clicks(judged: Judged, outcomes: tuple[str, ...], seed: int, other: str = PRIOR) -> Plain:
     """Return by outcome type how well it was predicted; types that never or always happened: no."""
     out: Plain = {}
     for place, outcome in enumerate(outcomes):
@@ -112,11 +135,11 @@ def _clicks(judged: Judged, outcomes: tuple[str, ...], seed: int) -> Plain:
         out[outcome] = {
             "rows": len(labels),
             "positives": int(labels.sum()),
-            "auc": _named(("hybrid", PRIOR, "difference"), areas),
-            "user_auc": _each(user_auc, labels, both, judged.user),
-            "log_loss": _each(log_loss, labels, both),
-            "ece": {n: calibration(labels, p).error for n, p in _sides(both)},
-            "calibration": {n: _curve(labels, p) for n, p in _sides(both)},
+            "auc": _named(("hybrid", other, "difference"), areas),
+            "user_auc": _each(user_auc, labels, both, judged.user, other=other),
+            "log_loss": _each(log_loss, labels, both, other=other),
+            "ece": {n: calibration(labels, p).error for n, p in _sides(both, other)},
+            "calibration": {n: _curve(labels, p) for n, p in _sides(both, other)},
         }
     return out
 
@@ -135,12 +158,14 @@ def _click_means(judged: Judged, outcomes: tuple[str, ...]) -> Plain:
     return out
 
 
-def _sides(both: AnyArray) -> list[tuple[str, AnyArray]]:
-    return [("hybrid", both[:, 0]), (PRIOR, both[:, 1])]
+def _sides(both: AnyArray, other: str) -> list[tuple[str, AnyArray]]:
+    return [("hybrid", both[:, 0]), (other, both[:, 1])]
 
 
-def _each(metric: Any, labels: AnyArray, both: AnyArray, *more: AnyArray) -> dict[str, float]:
-    return {name: metric(labels, p, *more) for name, p in _sides(both)}
+def _each(
+    metric: Any, labels: AnyArray, both: AnyArray, *more: AnyArray, other: str = PRIOR
+) -> dict[str, float]:
+    return {name: metric(labels, p, *more) for name, p in _sides(both, other)}
 
 
 def _curve(labels: AnyArray, p: AnyArray) -> Plain:
