@@ -82,9 +82,9 @@ class ModelConfig:
     """Whether items that nobody took yet are told apart from the targets too. If not, what was
     never learned is judged by its text and popularity as it comes."""
     late_text: tuple[float, ...] = ()
-    """Weights of what reads like the last item, and like the recent ones, if they are only added
-    in answering: chosen on later data, where several passes would learn them too small. Empty:
-    both are learned with the rest."""
+    """Weights of what reads like the last item and like the recent ones, and by how much more of
+    both an item counts that was never learned, where they are only added in answering: chosen on
+    later data, as several passes would learn them too small. Empty: learned with the rest."""
     alpha: float = 1.0
     beta: float = 1.0
     task_weights: Literal["fixed", "scheduled", "uncertainty"] = "fixed"
@@ -104,8 +104,11 @@ class ModelConfig:
         for key in ("id_prior", "exact_items"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"model.{key} is {getattr(self, key)}; it must not be negative")
-        if len(self.late_text) not in (0, 2):
-            raise ConfigError(f"model.late_text is {self.late_text!r}; give two weights or none")
+        object.__setattr__(self, "late_text", tuple(self.late_text))  # TOML gives lists
+        if len(self.late_text) not in (0, 3) or min(self.late_text, default=0) < 0:
+            raise ConfigError(
+                f"model.late_text is {self.late_text!r}; give three weights of 0 or more, or none"
+            )
         if self.dim % self.heads:
             raise ConfigError(f"model.dim {self.dim} must be a multiple of model.heads")
         if not (0 <= self.dropout < 1 and 0 <= self.id_dropout < 1):

@@ -28,8 +28,9 @@ class RecallHead(nn.Module):
         longer = torch.linspace(0.0, 1.0, config.num_horizons)
         self.popularity = nn.Parameter(1.2 * longer / longer.sum().clamp(min=1.0))
         self._late = bool(config.late_text)
+        self._more_if_new = config.late_text[2] if self._late else 0.0
         if self._late:
-            self.register_buffer("text", torch.tensor(config.late_text))
+            self.register_buffer("text", torch.tensor(config.late_text[:2]))
         else:
             self.text = nn.Parameter(torch.tensor([0.3, 1.7]))
         self.repeat = nn.Parameter(torch.tensor([1.8, -0.2, 1.0]))
@@ -57,6 +58,10 @@ class RecallHead(nn.Module):
             mean: the same of the recent items' mean.
         """
         return last * self.text[0] + mean * self.text[1]
+
+    def emphasis(self, share: Tensor) -> Tensor:
+        """Return by how much an item's text counts, from the share of its own vector, any shape."""
+        return 1.0 + self._more_if_new * (1.0 - share)
 
     def repeats(self, counts: Tensor, popularity: Tensor) -> Tensor:
         """Return the part of items of the own history: log counts [P, R], popularity [P, H]."""

@@ -179,7 +179,8 @@ class MultiTaskModel(nn.Module):
         )
         if head.reads:
             profile = head.profile(view.text_last, view.text_mean)
-            score = score + (profile[query] * view.text[item]).sum(1)
+            alike = (profile[query] * view.text[item]).sum(1)
+            score = score + alike * head.emphasis(items.share[item])
         return score
 
     def _negative_scores(self, items: ItemSlice, view: View, step: Step, asked: Tensor) -> Tensor:

@@ -140,10 +140,11 @@ class Servable:
         repeat = torch.zeros(len(histories), self.num_items)
         repeat[own.query, item] = head.repeats(own.values, known[item])
         profile = head.profile(view.text_last, view.text_mean) * tables.text.shape[1] ** -0.5
+        alike = (profile @ tables.text.T).index_select(1, tables.text_row)
         return {
             "taste": head.taste(view.user) @ tables.vector.T,
             "popularity": head.popular(known)[None],
-            "text": (profile @ tables.text.T).index_select(1, tables.text_row),
+            "text": alike.mul_(head.emphasis(tables.share)),
             "repeat": repeat,
         }
 

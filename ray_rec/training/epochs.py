@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from ray_rec.features.arrays import arrow, lists, mix
+from ray_rec.features.arrays import arrow, lists, mix, numbers
 from ray_rec.features.examples import EXAMPLES_SCHEMA, WindowExamples, row_keys
 from ray_rec.training.config import LearnerConfig
 from ray_rec.training.learner import Learner
@@ -42,6 +42,11 @@ def num_steps(num_rows: int, rows_per_step: int) -> int:
     return math.ceil(num_rows / rows_per_step)
 
 
+def learned(examples: pa.Table) -> pa.Table:
+    """Return the rows of people who are not held out."""
+    return examples.filter(arrow(~numbers(examples, "held_out").astype(np.bool_)))
+
+
 def study(
     learner: Learner,
     made: WindowExamples,
@@ -55,7 +60,7 @@ def study(
     Raises:
         Diverged: as `Learner.learn`.
     """
-    learner.count(lists(made.examples, "target_item")[0].astype(np.int64))
+    learner.count(lists(learned(made.examples), "target_item")[0].astype(np.int64))
     for number in range(passes):
         rows = shuffled(made.examples, rows_per_step, number)
         steps = num_steps(rows.num_rows, rows_per_step)
@@ -66,10 +71,11 @@ def study(
 
 
 def shuffled(examples: pa.Table, rows_per_step: int, number: int) -> pa.Table:
-    """Return the rows by step: of like length within a step, all else drawn by `number`.
+    """Return the learned rows by step: of like length within a step, all else drawn by `number`.
 
     The draw is a hash of each row's identity: the same in any process.
     """
+    examples = learned(examples)
     drawn = mix(row_keys(examples), np.full(examples.num_rows, number))
     length = lists(examples, "token_item")[1]
     order = np.lexsort((drawn, length))

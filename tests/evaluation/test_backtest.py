@@ -111,7 +111,7 @@ def test_twins_are_asked_the_same_and_change_nothing(
         assert areas["hybrid"] == plain["clicks"]["purchase"]["auc"]["hybrid"]["value"]
         assert areas["difference"] == pytest.approx(areas["hybrid"] - areas[name])
         assert headline["above_twins"][name]["purchase auc"] == round(areas["difference"], 4)
-    assert (tmp_path / "backtest.html").read_text().count("on the same questions") == 3
+    assert (tmp_path / "backtest.html").read_text().count("Two tasks beside") == 2
 
 
 def test_a_twin_is_the_model_with_one_task(config: RunConfig) -> None:

@@ -285,3 +285,28 @@ def test_clicks_see_the_popularity_of_when_an_item_was_shown(
     assert not torch.equal(later.recall, before.recall)
     other = model.losses(items, replace(step, shown_popularity=step.shown_popularity + 1))
     assert not torch.equal(other.click, before.click)
+
+
+def test_texts_that_are_weighed_late_are_left_out_of_the_loss_and_part_of_the_answer(
+    items: ItemSlice,
+) -> None:
+    torch.manual_seed(0)
+    model = MultiTaskModel(replace(toy.PLAIN, late_text=(3.0, 5.0, 2.0)))
+    step = _step(_queries(), torch.arange(U))
+    other = replace(items, text=items.text.flip(0))
+    vectors = [replace(part, vector=torch.ones(U, 16)) for part in (items, other)]
+    learning = [float(model.losses(part, step).recall.detach()) for part in vectors]
+    assert learning[0] == learning[1]
+    model.eval()
+    view = model.view(items, step.queries)
+    query, item = torch.tensor([1]), torch.tensor([9])
+    with_text = model.pair_scores(items, view, step.queries.moment, query, item)
+    model.recall.text.zero_()
+    without = model.pair_scores(items, view, step.queries.moment, query, item)
+    unit = torch.nn.functional.normalize(items.text, dim=1)
+    mean = torch.nn.functional.normalize(unit[[1, 2]].sum(0), dim=0)
+    expected = 3.0 * unit[2] @ unit[9] + 5.0 * mean @ unit[9]
+    expected = expected * (1 + 2.0 * (1 - items.share[9]))  # the less it was learned, the more
+    torch.testing.assert_close(with_text - without, expected[None], atol=1e-5, rtol=1e-5)
+    assert "recall.text" not in dict(model.named_parameters())
+    assert "recall.text" in model.state_dict()
