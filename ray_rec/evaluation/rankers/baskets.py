@@ -73,7 +73,7 @@ class TifuKnn:
     """What a user takes again and again, and what the nearest users do (TIFU-KNN).
 
     A user's vector is the mean over groups of the means over their baskets, older ones counting
-    less; the score is `own` · it + (1 - own) · the mean vector of the nearest by Euclidean distance.
+    less; the score is `own` · it + (1 - own) · the mean vector of the nearest (Euclidean distance).
     Others stand as they did at the last of the weeks counted from the end of what was learned.
 
     Source: Hu, He, Gao and Zhang 2020.
@@ -93,6 +93,7 @@ class TifuKnn:
         if self._known is None or self._known[0] is not queries.fresh:
             self._known = queries.fresh, joined([*self._parts, queries.fresh])
             self._others = None
+        every = self._known[1]
         query, item, ts = flat(queries.histories)
         age = (queries.ts[query] - 1 - ts) // WEEK_MS
         own = self._vectors(query, item, age, (len(queries), queries.num_items)).to_dense()
@@ -100,7 +101,7 @@ class TifuKnn:
         weeks = np.maximum(queries.ts - self._learned_ms - 1, 0) // WEEK_MS
         for week in np.unique(weeks).tolist():
             asked = torch.from_numpy(np.flatnonzero(weeks == week))
-            others = self._at(self._learned_ms + 1 + week * WEEK_MS, queries.num_items)
+            others = self._at(every, self._learned_ms + 1 + week * WEEK_MS, queries.num_items)
             nearest = others.nearest(own[asked], queries.user[asked.numpy()], self._config)
             out[asked] += (1 - self._config.own) * nearest
         return out.numpy()
@@ -111,11 +112,9 @@ class TifuKnn:
         self._learned_ms = max(self._learned_ms, int(done.ts.max(initial=0)))
         self._known = None
 
-    def _at(self, moment_ms: int, num_items: int) -> "_Others":
+    def _at(self, every: Interactions, moment_ms: int, num_items: int) -> "_Others":
         """Return all users as they stood at a moment."""
         if self._others is None or self._others[0] != moment_ms:
-            assert self._known is not None
-            every = self._known[1]
             done = every.take(np.flatnonzero(every.ts < moment_ms))
             shape = int(done.user.max(initial=-1)) + 1, num_items
             age = (moment_ms - 1 - done.ts) // WEEK_MS
@@ -124,7 +123,7 @@ class TifuKnn:
         return self._others[1]
 
     def _vectors(self, owner: Int64, item: AnyArray, age: Int64, shape: tuple[int, int]) -> Tensor:
-        """Return the vector of each owner, sparse [shape]; items of one age in weeks are a basket."""
+        """Return each owner's vector, sparse [shape]; items of one age in weeks are a basket."""
         config, order = self._config, np.lexsort((item, age, owner))
         owner, item, age = owner[order], item[order].astype(np.int64), age[order]
         first = first_of_groups(owner, age, item)
