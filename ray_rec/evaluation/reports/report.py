@@ -139,17 +139,19 @@ def _twins(report: Plain) -> Iterable[str]:
         rows = [
             (
                 ranker,
-                [_estimate(found[metric]) for metric in metrics]
-                + [_estimate(twin["clicks"][outcome]["auc"][ranker]) for outcome in outcomes],
+                [with_error(found[metric]) for metric in metrics]
+                + [with_error(twin["clicks"][outcome]["auc"][ranker]) for outcome in outcomes],
             )
             for ranker, found in twin["recall"].items()
         ]
-        above = [_interval(twin["above"][metric]) for metric in metrics]
-        above += [_interval(twin["clicks"][outcome]["auc"]["difference"]) for outcome in outcomes]
+        above = [with_interval(twin["above"][metric]) for metric in metrics]
+        above += [
+            with_interval(twin["clicks"][outcome]["auc"]["difference"]) for outcome in outcomes
+        ]
         heads = ["", *metrics, *(f"{escape(outcome)}: AUC" for outcome in outcomes)]
         yield (
             f"<h2>Two tasks beside {escape(name)}, on the same questions</h2>"
-            + _table(heads, [*rows, ("difference", above)], report["model"])
+            + table(heads, [*rows, ("difference", above)], report["model"])
         )
 
 
