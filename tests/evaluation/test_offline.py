@@ -19,6 +19,7 @@ from ray_rec.evaluation.rankers.baselines import (
     Ranker,
     RecencyPopularity,
 )
+from ray_rec.evaluation.rankers.baskets import DecayedFrequency, TifuConfig, TifuKnn
 from ray_rec.evaluation.rankers.ensemble import Ensemble
 from ray_rec.evaluation.rankers.live import LivePopularity
 from ray_rec.evaluation.rankers.neighbours import TextKnn, UserKnn
@@ -45,6 +46,8 @@ RANKERS: dict[str, Callable[[], Ranker]] = {
     "own-frequency": OwnFrequency,
     "item-knn": ItemKnn,
     "user-knn": UserKnn,
+    "decayed-frequency": DecayedFrequency,
+    "tifu-knn": TifuKnn,
     "text-knn": lambda: TextKnn(TEXTS, 3),
     "sasrec": lambda: SasRec(TINY),
     "two-model-average": lambda: Average(SasRec(TINY), SasRec(TINY, TEXTS)),
@@ -98,6 +101,43 @@ def test_user_knn_takes_the_nearest_only() -> None:
     ]
     (ann,) = scores(UserKnn(neighbours=1, own=0.0), taken)
     assert ann == pytest.approx([2**-0.5, 2**-0.5, 0, 0])
+
+
+def test_decayed_frequency_by_hand() -> None:
+    week = 7 * DAY_MS
+    taken = [("ann", "milk", 1 * week), ("ann", "tea", 2 * week), ("ann", "milk", 2 * week)]
+    (ann,) = scores(DecayedFrequency(0.5, popular=0.1), [*taken, ("ann", "rice", 3 * week)], 0.7)
+    # Milk two weeks and one week old, and the most popular; tea has half its count.
+    assert ann == pytest.approx([0.25 + 0.5 + 0.1, 0, 0.5 + 0.05, 0])
+
+
+def test_tifu_knn_by_hand() -> None:
+    week = 7 * DAY_MS
+    taken = [
+        *(("ann", item, ts * week) for item, ts in (("milk", 1), ("milk", 2), ("bread", 3))),
+        *(("bob", item, 3 * week) for item in ("bread", "tea")),
+        ("cem", "rice", 3 * week),
+        ("ann", "rice", 3 * week + 1),
+    ]
+    config = TifuConfig(neighbours=1, group_size=2, within=0.5, between=0.4, own=0.75)
+    (ann,) = scores(TifuKnn(config), taken, 0.8)
+    # Newest group: bread 1/2, milk 1/4; older one: milk 1, times .4; each by two groups. So
+    # milk 1/8 + .2, bread 1/4; bob (0, 1, 1, 0) is 1.668 off in the square, cem (0, 0, 0, 1) 1.168.
+    assert ann == pytest.approx([0.75 * 0.325, 0.75 * 0.25, 0, 0.25])
+
+
+def test_tifu_knn_knows_others_as_of_the_last_week_and_a_basket_is_a_set() -> None:
+    week = 7 * DAY_MS
+    taken = [
+        *(("ann", "milk", 1), ("ann", "milk", 2), ("bob", "milk", 1), ("bob", "milk", 2)),
+        ("bob", "tea", 3),
+        ("ann", "bread", 2 + week),  # bob's tea is a few days old, and not in last week's vectors
+        ("ann", "rice", 4 + week),  # now it is
+    ]
+    before, after = scores(TifuKnn(TifuConfig(own=0.5)), taken, 0.5)[1:]
+    # A week counted back parts ann's two events, (1 + .9) / 2 of milk; bob's are one basket.
+    assert before.tolist() == pytest.approx([0.5 * 0.95 + 0.5 * 1, 0, 0, 0])
+    assert after[2] == 0.25  # the newer of bob's two baskets, and half of it
 
 
 def test_text_knn_finds_what_reads_alike() -> None:

@@ -18,6 +18,7 @@ from ray_rec.evaluation.rankers.baselines import (
     Ranker,
     RecencyPopularity,
 )
+from ray_rec.evaluation.rankers.baskets import DecayedFrequency, TifuKnn
 from ray_rec.evaluation.rankers.ensemble import NUM_MEMBERS, Ensemble
 from ray_rec.evaluation.rankers.hybrid import Frozen, Hybrid
 from ray_rec.evaluation.rankers.live import LivePopularity
@@ -94,8 +95,10 @@ MODELS: dict[str, Callable[[Makings], Ranker]] = {
     "recency-popularity": lambda _: RecencyPopularity(),
     "live-popularity": lambda _: LivePopularity(),
     "own-frequency": lambda _: OwnFrequency(),
+    "decayed-frequency": lambda _: DecayedFrequency(),
     "item-knn": lambda _: ItemKnn(),
     "user-knn": lambda _: UserKnn(),
+    "tifu-knn": lambda _: TifuKnn(),
     "text-knn": lambda m: TextKnn(m.raw, m.config.model.text_dim),
     "sasrec": lambda m: m.sasrec,
     "sasrec-text": lambda m: m.sasrec_text,

@@ -29,7 +29,7 @@ def comparison(report: Plain, title: str = "What will they take next") -> Iterab
             (ranker, [with_interval(found[metric]) for metric in metrics])
             for ranker, found in report[f"above_{reference}"].items()
         ]
-        heading = f"<h2>Above {escape(reference)}, on the same queries</h2>"
+        heading = f"<h2>Above {escape(reference)}, on the same questions</h2>"
         yield heading + table(["", *metrics], rows, model)
     yield _buckets(report)
 
