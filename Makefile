@@ -7,7 +7,7 @@ EXTRAS := kafka,serve,demo,evaluation,wandb,mlflow,tune,dev
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help install tools lint types imports check test chaos format demo kafka bench-quick constraints clean
+.PHONY: help install tools lint types imports check test chaos format demo kafka results bench-quick constraints clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -51,6 +51,9 @@ demo: install  ## The whole loop on real data: load, train, serve, stream
 
 kafka: install  ## Run one real Kafka broker until Ctrl-C (needs Java and Maven)
 	@$(BIN)/python deploy/kafka/broker.py
+
+results: install  ## Measure how good the recommendations are (DATA=folder of the sets that are no package)
+	$(BIN)/python -m benchmarks.quality $(if $(DATA),--data $(DATA))
 
 bench-quick: install  ## Each benchmark at the size of a minute or two
 	$(BIN)/python -m benchmarks.ingest --quick
