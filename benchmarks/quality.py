@@ -2,9 +2,9 @@
 
     python -m benchmarks.quality --data DIR [--only NAME ...] [--again] [--write]
 
-`--data` holds the sets that are no package (amazon14_beauty). A row that was measured with this code
-and configuration is not measured again; `--write` only writes the tables anew. Logs, pages and whole
-reports are left in var/quality, the numbers in benchmarks/results/quality.
+`--data` holds the sets that are no package (amazon14_beauty). A row that was measured with this
+code and configuration is not measured again; `--write` only writes the tables anew. Logs, pages and
+whole reports are left in var/quality, the numbers in benchmarks/results/quality.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from ray_rec.evaluation.asking.stretch import moment_ms
 from ray_rec.evaluation.evaluate import evaluate
 from ray_rec.evaluation.options import EvaluateOptions
 from ray_rec.evaluation.reports.evaluation import write_evaluation
+from ray_rec.events.schema import EVENTS
 from ray_rec.log.base import create_standard_topics, open_log
 
 FOLDER, KEPT = ROOT / "var" / "quality", RESULTS / "quality"
@@ -93,9 +94,9 @@ def _fill(row: Row, config: RunConfig, data: Path | None) -> None:
     """Bring the row's data to its log, unless they are there."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with open_log(config.log) as log:
-        if log.topics():
-            return
         create_standard_topics(log, config.partitions)
+        if any(log.latest(EVENTS).values()):
+            return
         if data is not None and "data" in row:
             folder = data / row["data"]
             import_tables(log, folder / "events.parquet", folder / "items.parquet")
@@ -141,7 +142,7 @@ def _page(found: Sequence[tuple[Row, Row]]) -> Iterator[str]:
 
 
 def _table(report: Row) -> Iterator[str]:
-    """Yield the rows of a table: each metric with its standard error, then HR@10 by times learned."""
+    """Yield a table: each metric with its standard error, then HR@10 by times learned."""
     metrics = [m for m in _SAID if m in next(iter(report["recall"].values()))]
     buckets = report["by_times_seen"]
     yield "| model | " + " | ".join([*metrics, *(f"hr, learned {name}" for name in buckets)]) + " |"
@@ -153,7 +154,7 @@ def _table(report: Row) -> Iterator[str]:
 
 
 def _share(bucket: Row, model: str) -> str:
-    return f"{bucket['hr'][model]['value']:.3f}" if "hr" in bucket else "–"
+    return f"{bucket['hr'][model]['value']:.3f}" if "hr" in bucket else ""
 
 
 if __name__ == "__main__":
