@@ -15,6 +15,9 @@ PRIOR = 25.0
 HALF_LIFE = 20_000
 """Shown items after which what was learned counts half: the head below it moves on."""
 
+LEAST_SCALE = 0.01
+"""What is judged likelier stays likelier, whatever few people did."""
+
 _ITERATIONS, _LONGEST = 20, 0.5  # where a head is certain, whole steps of Newton's overshoot
 
 
@@ -60,6 +63,7 @@ class Calibration(nn.Module):
             p, curve = _curve(x, line, prior)
             slope = _times(prior, line - before) + _times(x.mT, p - y)
             line = line - torch.linalg.solve(curve, slope).clamp(-_LONGEST, _LONGEST)
+            line[:, 0].clamp_(min=LEAST_SCALE)
         self.line.copy_(line)
         self.certainty.copy_(_curve(x, line, prior)[1])
 

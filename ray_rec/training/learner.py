@@ -5,9 +5,7 @@ weight over all workers, gradients are summed, and touched item rows are updated
 so shares need not be equal, and a worker without rows in a step only adds zeros.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -17,25 +15,23 @@ from torch import Tensor
 
 from ray_rec.errors import ModelError
 from ray_rec.features.arrays import mix
-from ray_rec.features.examples import Batch, WindowExamples, collate
-from ray_rec.model.changes import Rows
+from ray_rec.features.examples import Batch, WindowExamples
 from ray_rec.model.config import ModelConfig
 from ray_rec.model.encoder import TextEncoder
-from ray_rec.model.items import ItemSlice, ItemTable
+from ray_rec.model.items import ItemSlice
 from ray_rec.model.losses import LossSums
-from ray_rec.model.recommender import MultiTaskModel
 from ray_rec.model.servable import (
     ITEMS,
     MODEL,
-    Servable,
     known_popularity,
     tensors_under,
 )
 from ray_rec.training.adversarial import with_adversary
 from ray_rec.training.config import LearnerConfig
+from ray_rec.training.course import Course, Share
 from ray_rec.training.divergence import DivergenceGuard
-from ray_rec.training.held_out import calibrate
-from ray_rec.training.metrics import Metrics, measure
+from ray_rec.training.learned import Learned
+from ray_rec.training.metrics import Metrics
 from ray_rec.training.moments import Moments
 from ray_rec.training.negatives import Negatives
 from ray_rec.training.optimizer import (
@@ -45,41 +41,18 @@ from ray_rec.training.optimizer import (
     optimizer_state,
     rowwise_adagrad_,
 )
-from ray_rec.training.steps import make_step, sample, shares
-from ray_rec.training.texts import Texts
+from ray_rec.training.steps import make_step, shares
 from ray_rec.training.tuner import Tuner
 from ray_rec.training.workers import Workers
 
 OPTIMIZER = "optimizer."
-ID_SCALE = 0.5
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class _Course:
-    """What all steps of a window share; popularity is [M, N, H], by moment."""
-
-    number: int
-    rate_scale: float
-    moments: Moments
-    popularity: Tensor
-    negatives: Negatives
-    counted: bool
-
-
-@dataclass(frozen=True)
-class _Share:
-    """What a worker's rows of one step came to: touched item rows, their slice, sums of losses."""
-
-    rows: Int64
-    items: ItemSlice | None
-    sums: LossSums | None
-
-
-class Learner:
-    """The model, its item tables and optimizer; see the module for how workers agree.
+class Learner(Learned):
+    """What is known, and the optimizer; see the module for how workers agree.
 
     Args:
         model: the network's configuration.
@@ -95,14 +68,10 @@ class Learner:
         device: torch.device | None = None,
         encoder: TextEncoder | None = None,
     ) -> None:
-        self._config, self._model_config = config, model
-        self._device = device or torch.device("cpu")
-        self._dtype = getattr(torch, config.dtype)
-        self._mixed = mixed_precision(config, self._device)
         torch.manual_seed(config.seed)
-        self._model = MultiTaskModel(model).to(self._device, self._dtype)
-        self._items = ItemTable(model.dim, model.text_dim, self._dtype, self._device)
-        self._texts = Texts(self._items)
+        super().__init__(model, getattr(torch, config.dtype), device or torch.device("cpu"))
+        self._config = config
+        self._mixed = mixed_precision(config, self._device)
         self._parameters = dict(self._model.named_parameters())
         self._tuner: Tuner | None = None
         if encoder is not None:
@@ -117,23 +86,13 @@ class Learner:
 
     def observe(self, items: pa.Table, text_vectors: Float32) -> None:
         """Take new and changed items (WINDOW_ITEMS_SCHEMA) with raw text vectors [n, raw_dim]."""
-        rows = torch.from_numpy(items["row"].to_numpy().astype(np.int64))
-        if not len(rows):
+        if not items.num_rows:
             return
         texts = [str(text) for text in items["text"].to_pylist()]
         text_row = self._texts.rows(texts, text_vectors)
         if self._tuner is not None:
             self._tuner.note(texts, text_row)
-        before = len(self._items)
-        self._items.grow(int(rows.max()) + 1)
-        self._items.text_row[rows] = text_row.to(self._device)
-        price = torch.from_numpy(items["price"].to_numpy(zero_copy_only=False).copy())
-        self._items.price[rows] = price.to(self._device, self._dtype)
-        self._items.touch(rows)
-        new = rows[rows >= before]
-        white = self._items.text[self._items.text_row[new]]
-        width = min(self._model_config.dim, white.shape[1])
-        self._items.id[new, :width] = white[:, :width] * ID_SCALE
+        self._place(items, text_row)
 
     def test(self, window: WindowExamples, examples: pa.Table, share: float = 1.0) -> Metrics:
         """Predict about `share` of this worker's rows before they are learned; sums over workers.
@@ -141,19 +100,6 @@ class Learner:
         Which ones, their hash decides: the same whatever the number of workers.
         """
         return self._workers.add_metrics(self.tester(window, examples, share)())
-
-    def tester(
-        self, window: WindowExamples, examples: pa.Table, share: float = 1.0
-    ) -> Callable[[], Metrics]:
-        """Return what measures `test` of this worker alone, by the weights of now.
-
-        It may be called from another thread while the window is learned.
-        """
-        if not len(self._items):
-            return Metrics
-        batch = collate(sample(examples, share), self._model_config.num_outcomes)
-        servable = Servable.from_tensors(self.tensors(), self._model_config)
-        return partial(measure, servable, batch, window.popularity)
 
     def learn(
         self,
@@ -181,7 +127,7 @@ class Learner:
         self._model.train()
         if moments is None:
             moments = Moments.once(known_popularity(window.popularity, len(self._items)).numpy())
-        course = _Course(
+        course = Course(
             number=window.number,
             rate_scale=rate_scale,
             moments=moments,
@@ -197,37 +143,24 @@ class Learner:
             total += self._step(course, step, batch, weights[step])
         return self._workers.add_metrics(total)
 
-    def count(self, item: Int64) -> None:
-        """Count events [n] of items, ahead of learning them several times with `counted`."""
-        seen = torch.bincount(torch.from_numpy(item), minlength=len(self._items))
-        self._items.count[: len(seen)] += seen.to(self._items.count)
-        self._items.touch(torch.nonzero(seen)[:, 0].to(self._device))
-
-    def calibrate(self, held_out: pa.Table) -> None:
-        """Fit the click head's probabilities to what people who are not learned from did.
-
-        All workers are given the same rows (EXAMPLES_SCHEMA), all of a window's.
-        """
-        calibrate(self._model, self._items, held_out)
-
     def _weights(self, batches: Sequence[Batch | None]) -> Tensor:
         """Return the targets and shown items of each step over all workers, [num_steps, 2]."""
         mine = [[len(b.target_item), len(b.shown_item)] if b else [0, 0] for b in batches]
         weights = torch.tensor(mine, dtype=torch.float64).reshape(len(batches), 2)
         return self._workers.add(weights.to(self._device))
 
-    def _step(self, course: _Course, step: int, batch: Batch | None, weights: Tensor) -> Metrics:
+    def _step(self, course: Course, step: int, batch: Batch | None, weights: Tensor) -> Metrics:
         """One optimizer step of all workers."""
         seed = mix(*_ints(course.number, step, self._workers.rank))
         torch.manual_seed(int(seed[0] >> np.uint64(1)))
         self._optimizer.zero_grad(set_to_none=False)
-        share = _Share(np.zeros(0, np.int64), None, None)
+        share = Share(np.zeros(0, np.int64), None, None)
         if batch is not None:
             share = self._backward(course, step, batch, weights)
         self._apply(course, step, share, batch, weights)
-        return Metrics() if share.sums is None else _metrics(share.sums)
+        return share.losses()
 
-    def _backward(self, course: _Course, step: int, batch: Batch, weights: Tensor) -> _Share:
+    def _backward(self, course: Course, step: int, batch: Batch, weights: Tensor) -> Share:
         """Add the gradient of this worker's rows, as their part of the whole step."""
         config, drawn = self._model_config, course.negatives.draw(step)
         rows, made = make_step(batch, drawn, course.moments, self._device, self._dtype)
@@ -245,13 +178,13 @@ class Learner:
 
         loss, sums = with_adversary(losses, items, self._config.adversarial_epsilon)
         torch.autograd.backward(loss)
-        return _Share(rows, items, sums)
+        return Share(rows, items, sums)
 
     def _apply(
         self,
-        course: _Course,
+        course: Course,
         step: int,
-        share: _Share,
+        share: Share,
         batch: Batch | None,
         weights: Tensor,
     ) -> None:
@@ -296,42 +229,6 @@ class Learner:
         if self._tuner is not None:
             self._texts.renew(self._tuner.encode())
 
-    def servable(self) -> Servable:
-        """Return the model as it would serve now; later steps do not change it."""
-        return Servable.from_tensors(self.export(), self._model_config)
-
-    def export(self) -> dict[str, Tensor]:
-        """Return a copy of `tensors`; later steps do not change it."""
-        return {name: tensor.clone() for name, tensor in self.tensors().items()}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors of a version, float32 on the CPU: weights, item tables, whitening.
-
-        They may share memory with what is learned on.
-        """
-        items = {f"{ITEMS}{k}": _plain(v) for k, v in self._items.served().items()}
-        return self._dense() | items
-
-    def export_changes(self) -> dict[str, Tensor | Rows]:
-        """Return what differs from the version that `published` was called for last.
-
-        Item tables as rows that changed or are new, the rest whole; later steps do not change it.
-        """
-        items = {
-            f"{ITEMS}{k}": Rows(row.cpu(), _plain(value))
-            for k, (row, value) in self._items.changes().items()
-        }
-        return {name: tensor.clone() for name, tensor in self._dense().items()} | items
-
-    def published(self) -> None:
-        """Let a version of what is known now be what later changes start from."""
-        self._items.published()
-
-    def _dense(self) -> dict[str, Tensor]:
-        """Return what a version holds beside the item tables."""
-        named = {f"{MODEL}{k}": v for k, v in self._model.state_dict().items()}
-        return {k: _plain(v) for k, v in (named | self._texts.whitening()).items()}
-
     def state(self) -> dict[str, Tensor]:
         """Return everything needed to continue bit for bit, by flat names."""
         named = {f"{MODEL}{k}": v for k, v in self._model.state_dict().items()}
@@ -370,23 +267,9 @@ def mixed_precision(config: LearnerConfig, device: torch.device) -> bool:
     return config.precision == "bfloat16"
 
 
-def _plain(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach().cpu()
-    return tensor.float() if tensor.is_floating_point() else tensor
-
-
 def _ints(*values: int) -> list[npt.NDArray[np.int64]]:
     return [np.array([value], np.int64) for value in values]
 
 
 def _threshold(share: float) -> np.uint64:
     return np.uint64(min(int(share * 2**64), 2**64 - 1))
-
-
-def _metrics(sums: LossSums) -> Metrics:
-    return Metrics(
-        {
-            "recall_loss": (float(sums.recall.detach()), sums.recall_weight),
-            "click_loss": (float(sums.click.detach()), sums.click_weight),
-        }
-    )

@@ -139,7 +139,7 @@ def test_it_learns_from_other_wordings_and_encodes_the_texts_as_they_are(
     table.grow(20)
     table.text_row[:20] = texts.rows(names, exact(encoder, names))
     tuner.note(names, table.text_row[:20])
-    items = table.gather(torch.arange(20), torch.zeros(20, toy.HORIZONS), 5.0)
+    items = table.gather(torch.arange(20), torch.zeros(1, 20, toy.HORIZONS), 5.0)
     live = tuner.live(items, table.text_row[:20], number=0, step=0)
     others = torch.from_numpy(exact(encoder, [f"number {n}" for n in range(20)]))
     torch.testing.assert_close(live.text.detach(), texts.whitened(others), atol=1e-4, rtol=1e-4)
