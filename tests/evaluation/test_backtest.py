@@ -124,9 +124,8 @@ def test_a_twin_is_the_model_with_one_task(config: RunConfig) -> None:
 
 
 def test_calibration_changes_probabilities_alone(config: RunConfig, plain: dict[str, Any]) -> None:
-    features = replace(config.features, held_out_share=config.features.held_out_share)
     model = replace(config.model, calibration="platt")
-    made = backtest(replace(config, features=features, model=model), Options(max_queries=40))
+    made = backtest(replace(config, model=model), Options(max_queries=40))
     assert made["recall"] == plain["recall"]
     assert made["clicks"]["purchase"]["log_loss"] != plain["clicks"]["purchase"]["log_loss"]
 
