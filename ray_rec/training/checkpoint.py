@@ -7,6 +7,7 @@ window is the registry's snapshot of that number, written first. So one is whole
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
@@ -17,7 +18,8 @@ import safetensors.torch
 import torch
 
 from ray_rec.config import RunConfig
-from ray_rec.errors import StateError
+from ray_rec.errors import ConfigError, StateError
+from ray_rec.model.encoder import TextEncoder
 from ray_rec.registry import Base
 from ray_rec.registry.files import table_from_bytes, table_to_bytes
 from ray_rec.registry.store import Store
@@ -42,6 +44,8 @@ class TrainerCheckpoint:
         rows: item_id of each model row.
         held_out: the gate's rolling set (EXAMPLES_SCHEMA), None before any.
         published: the last version published, on which the next delta builds.
+        encoders: digests of the text encoder as the run opened it, and as it made the texts'
+            vectors; the same unless it learns. Empty where that is not known.
     """
 
     number: int
@@ -49,6 +53,7 @@ class TrainerCheckpoint:
     rows: Sequence[str]
     held_out: pa.Table | None
     published: Base | None
+    encoders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class _Manifest:
     number: int
     published: Base | None
     files: dict[str, str]
+    encoders: tuple[str, ...] = ()
 
 
 class Checkpoints:
@@ -85,7 +91,7 @@ class Checkpoints:
         if checkpoint.held_out is not None:
             files[_HELD_OUT] = table_to_bytes(checkpoint.held_out)
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-        manifest = _Manifest(checkpoint.number, checkpoint.published, digests)
+        manifest = _Manifest(checkpoint.number, checkpoint.published, digests, checkpoint.encoders)
         files[_MANIFEST] = msgspec.json.encode(manifest)
         self._store.write_folder(_folder(checkpoint.number), files, marker=_MANIFEST)
         for old in self.numbers()[: -self._keep]:
@@ -98,6 +104,13 @@ class Checkpoints:
             for name in self._store.names("")
             if name.isdigit() and self._store.read(f"{name}/{_MANIFEST}") is not None
         ]
+
+    def encoders(self, number: int) -> tuple[str, ...]:
+        """Return the `encoders` of a checkpoint, none of a damaged one; it is not read whole."""
+        raw = self._store.read(f"{_folder(number)}/{_MANIFEST}")
+        with suppress(msgspec.MsgspecError):
+            return msgspec.json.decode(raw or b"", type=_Manifest).encoders
+        return ()
 
     def newest(self, before: int | None = None) -> TrainerCheckpoint | None:
         """Return the newest checkpoint (of a number below `before`); damaged ones are passed over.
@@ -127,6 +140,7 @@ class Checkpoints:
                 rows=[str(row) for row in table_from_bytes(files[_ROWS])["item_id"].to_pylist()],
                 held_out=None if held_out is None else table_from_bytes(held_out),
                 published=manifest.published,
+                encoders=manifest.encoders,
             )
         except (msgspec.MsgspecError, safetensors.SafetensorError, pa.ArrowInvalid) as error:
             raise StateError(
@@ -142,6 +156,29 @@ class Checkpoints:
                 f"{folder} so that the run continues from an older checkpoint"
             )
         return data
+
+
+def check_encoder(config: RunConfig, at_most: int | None = None) -> None:
+    """Raise ConfigError if a run would go on from vectors of another encoder than it is given.
+
+    From an encoder that learned one may go on with that one as it is.
+
+    Args:
+        config: the run's configuration.
+        at_most: the newest checkpoint to go on from; None for any.
+    """
+    checkpoints = Checkpoints.of(config)
+    numbers = [k for k in checkpoints.numbers() if at_most is None or k <= at_most]
+    known = checkpoints.encoders(numbers[-1]) if numbers else ()
+    if not known or (given := TextEncoder(config.encoder).digest) in known:
+        return
+    tuned = f", or frozen from {config.registry}/encoders/{known[1]}" * (known[0] != known[1])
+    raise ConfigError(
+        f"checkpoint {numbers[-1]} of {config.state_dir} has the vectors of encoder "
+        f"{known[-1][:12]}; encoder.model={config.encoder.model} with the options of [encoder] is "
+        f"{given[:12]}: go on with the section as it was{tuned}, or learn with the new one in a "
+        "state_dir and registry of their own"
+    )
 
 
 def _folder(number: int) -> str:

@@ -18,6 +18,7 @@ from ray_rec.model.changes import Rows
 from ray_rec.model.encoder import TextEncoder
 from ray_rec.registry import Base, Draft, Manifest, Registry, Version
 from ray_rec.registry import Gate as Verdict
+from ray_rec.training.checkpoint import TrainerCheckpoint
 from ray_rec.training.gate import Gate
 from ray_rec.training.learner import Learner
 from ray_rec.training.plans import PlanStore
@@ -64,22 +65,28 @@ class Publisher:
 
     `last` is the version that the learner's changes are counted from, which the next delta builds
     on; None where only a full version can follow. It stands once `flush` returned, and a checkpoint
-    keeps it beside the learner.
+    keeps it beside the learner. `encoder` is the digest of the encoder that versions name.
     """
 
     def __init__(self, config: RunConfig, encoder_digest: str) -> None:
-        self._config, self._encoder_digest = config, encoder_digest
+        self._config, self.encoder = config, encoder_digest
         self._registry = Registry(config.registry, create=True)
         self._thread = ThreadPoolExecutor(1, "versions")
         self._publishing: Future[Manifest] | None = None
         self._incumbent: Version | None = None
         self.last: Base | None = None
 
+    def go_on(self, kept: TrainerCheckpoint | None) -> None:
+        """Count from the version, and name the encoder, that a checkpoint does."""
+        self.last = None if kept is None else kept.published
+        if kept is not None and kept.encoders:
+            self.encoder = kept.encoders[-1]
+
     def take_encoder(self, encoder: TextEncoder) -> None:
         """Let the versions from here on name the encoder as it is now, and store it for them."""
         self.flush()
-        self._encoder_digest = encoder.digest
-        self._registry.encoders.write(self._encoder_digest, encoder.files())
+        self.encoder = encoder.digest
+        self._registry.encoders.write(self.encoder, encoder.files())
 
     def begin(self, learner: Learner, candidate: Candidate, gate: Gate, kind: Kind) -> None:
         """Begin to publish what `learner` knows now, once the one before is done; it may go on.
@@ -137,7 +144,7 @@ class Publisher:
             windows=(first, candidate.number - 1),
             offsets=candidate.offsets,
             config={name: plain.pop(name) for name in _CONTENT},
-            encoder=self._encoder_digest,
+            encoder=self.encoder,
             metrics=candidate.metrics,
             gate=verdict,
             plans=tuple(json.loads(window.to_json()) for window in windows if window is not None),

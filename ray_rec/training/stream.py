@@ -14,6 +14,7 @@ from ray_rec.config import RunConfig
 from ray_rec.log.base import Offsets, create_standard_topics, open_log
 from ray_rec.registry import Registry
 from ray_rec.training.actors import start_actors
+from ray_rec.training.checkpoint import check_encoder
 from ray_rec.training.interrupt import signals_kept
 from ray_rec.training.planner import LEARNED_TOPICS
 from ray_rec.training.plans import check_plans
@@ -63,7 +64,7 @@ def run_stream(
 
     Raises:
         ConfigError: nothing can listen at `training.metrics_port`; there are no plans to repeat, or
-            this run has others.
+            this run has others; the checkpoint's vectors are of another encoder.
         OffsetGap: retention deleted what was not learned; what was learned before it is kept.
         LogError: the log does not answer or its topics do not fit together.
         ray.train.TrainingFailedError: the workers failed more than `training.max_failures` times
@@ -79,6 +80,7 @@ def run_stream(
     with open_log(config.log) as log:
         create_standard_topics(log, config.partitions)
         end = {topic: log.latest(topic) for topic in LEARNED_TOPICS} if bounded else None
+    check_encoder(config, checkpoint)
     with Recorder(config) as recorder:
         connect()
         from ray_rec.training.worker import WorkerSetup  # after `connect`: reads Ray's settings

@@ -77,14 +77,15 @@ class WindowLoop:
         shard = ray.train.get_dataset_shard("windows")
         self._reader = WindowReader(shard, setup.planner, setup.owner, self._workers)
         self._encoder = TextEncoder(self._config.encoder)
-        self._texts = TextStore(f"{self._config.state_dir}/texts", self._encoder.digest)
+        self._opened = self._encoder.digest
+        self._texts = TextStore(f"{self._config.state_dir}/texts", self._opened)
         self._checkpoints = Checkpoints.of(self._config)
         self._beside = ThreadPoolExecutor(1, "test")
         self._side: WindowSide | None = None
         self._publisher: Publisher | None = None
         self._keeper: Keeper | None = None
         if self._workers.rank == 0:
-            self._publisher = Publisher(self._config, self._encoder.digest)
+            self._publisher = Publisher(self._config, self._opened)
             self._keeper = Keeper(self._config, setup.owner.commit.remote)
         self._restore(setup.checkpoint)
 
@@ -134,7 +135,7 @@ class WindowLoop:
             self._gate.rows = kept.held_out
             self._rows = list(kept.rows)
         if self._publisher is not None:
-            self._publisher.last = None if kept is None else kept.published
+            self._publisher.go_on(kept)
 
     def _retreat(self, window: Window, error: Diverged) -> None:
         """Go back to the last checkpoint, with a milder plan for the window that diverged."""
@@ -237,7 +238,7 @@ class WindowLoop:
         After a failure it may be ahead of the workers; until they have reached it there is no
         state to keep beside their weights.
         """
-        if self._keeper is None or self._side is None:
+        if self._keeper is None or self._publisher is None or self._side is None:
             return
         self._flush()
         state = ray.get(self._setup.owner.snapshot.remote(self._number, self._keeper.base))
@@ -247,6 +248,7 @@ class WindowLoop:
                 learner=self._learner.state(),
                 rows=tuple(self._rows),
                 held_out=self._gate.rows,
-                published=None if self._publisher is None else self._publisher.last,
+                published=self._publisher.last,
+                encoders=(self._opened, self._publisher.encoder),
             )
             self._keeper.keep(checkpoint, state, self._side.offsets)

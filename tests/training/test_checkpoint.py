@@ -1,16 +1,20 @@
 """Checkpoints: whole or not there, the newest few, and any of them a place to go on from."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import torch
 
-from ray_rec.errors import StateError
+from ray_rec.config import load_config
+from ray_rec.errors import ConfigError, StateError
+from ray_rec.model.encoder import TextEncoder
 from ray_rec.registry import Base
-from ray_rec.training.checkpoint import Checkpoints, TrainerCheckpoint
+from ray_rec.training.checkpoint import Checkpoints, TrainerCheckpoint, check_encoder
 from tests.model import toy
+from tests.model.encoders import make_encoder
 
 
 def made(number: int, held_out: pa.Table | None = None) -> TrainerCheckpoint:
@@ -47,6 +51,34 @@ def test_the_newest_are_kept_and_each_can_be_read(checkpoints: Checkpoints) -> N
     assert older is not None
     assert older.number == 9
     assert checkpoints.newest(before=9) is None
+
+
+def test_going_on_with_another_encoder_is_refused(tmp_path: Path) -> None:
+    """With the one that was opened, or as it had learned, it is not."""
+    folders = [make_encoder(tmp_path / str(seed), "bert", seed) for seed in range(3)]
+    places = f"state_dir={tmp_path}/state", f"registry={tmp_path}/registry"
+    one, tuned, other = (
+        load_config(None, (*places, f"encoder.model={folder}", "encoder.max_tokens=8"), environ={})
+        for folder in folders
+    )
+    check_encoder(other)  # there is no checkpoint yet
+    digests = [TextEncoder(config.encoder).digest for config in (one, tuned)]
+    for number, known in ((4, ()), (5, (digests[0], digests[0])), (6, tuple(digests))):
+        kept = replace(made(number), encoders=known)
+        Checkpoints(f"{tmp_path}/state/checkpoints", keep=3).write(kept)
+        assert Checkpoints.of(one).read(number).encoders == known
+    for config in (one, tuned):
+        check_encoder(config)
+    with pytest.raises(
+        ConfigError, match=rf"checkpoint 6 .*{digests[1][:12]}; .*frozen from .*own"
+    ):
+        check_encoder(other)
+    with pytest.raises(ConfigError, match=r"checkpoint 5 .* go on with the section as it was, or"):
+        check_encoder(tuned, at_most=5)
+    longer = replace(one, encoder=replace(one.encoder, max_tokens=9))
+    with pytest.raises(ConfigError, match="checkpoint 6"):
+        check_encoder(longer)
+    check_encoder(other, at_most=4)  # of an earlier release: not known
 
 
 def test_one_that_is_there_is_never_rewritten(checkpoints: Checkpoints, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ray_rec.config import RunConfig
+from ray_rec.errors import ConfigError
 from ray_rec.log.base import open_log
 from ray_rec.model.encoder import TextEncoder
 from ray_rec.model.servable import WHITENING, tensors_under
@@ -72,7 +73,10 @@ def test_a_tuned_encoder_is_one_full_version_with_its_texts_and_streams_on_froze
         raw = torch.from_numpy(encoder.encode(texts(version)))
         return float((whitening.apply(raw) - kept).abs().mean())
 
-    pretrained = TextEncoder(replace(config.encoder, policy="frozen"))
+    before = replace(config, encoder=replace(config.encoder, policy="frozen"))
+    with pytest.raises(ConfigError, match=rf"frozen from .*/encoders/{encoder.digest}"):
+        run_stream(before, bounded=True)
+    pretrained = TextEncoder(before.encoder)
     assert far(encoder) < 0.02, "up to bfloat16, whose batches differ"
     assert far(pretrained) > 0.2
 
