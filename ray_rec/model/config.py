@@ -101,7 +101,7 @@ class ModelConfig:
         for key in (*_COUNTS, "num_types", "num_horizons"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"model.{key} is {getattr(self, key)}; it must be at least 1")
-        for key in ("id_prior", "exact_items"):
+        for key in ("id_prior", "exact_items", "weight_steps"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"model.{key} is {getattr(self, key)}; it must not be negative")
         object.__setattr__(self, "late_text", tuple(self.late_text))  # TOML gives lists
