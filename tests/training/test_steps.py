@@ -6,6 +6,7 @@ import torch
 from ray_rec.features.examples import collate
 from ray_rec.features.sequence_augment import MASKED
 from ray_rec.model.recommender import Step
+from ray_rec.training.moments import Moments
 from ray_rec.training.negatives import Draw
 from ray_rec.training.steps import make_step
 from tests.model import toy
@@ -14,7 +15,8 @@ from tests.model import toy
 def _step(*tokens: list[int]) -> tuple[list[int], Step]:
     rows = toy.table([toy.row(items, [9], offset=at) for at, items in enumerate(tokens)])
     drawn = Draw(np.array([2]), np.zeros(1, np.float32))
-    made = make_step(collate(rows, 3), drawn, torch.device("cpu"), torch.float32)
+    once = Moments.once(toy.popularity())
+    made = make_step(collate(rows, 3), drawn, once, torch.device("cpu"), torch.float32)
     return made[0].tolist(), made[1]
 
 
@@ -28,3 +30,11 @@ def test_padding_is_told_and_masks_are_not() -> None:
 
 def test_without_masks_all_is_told() -> None:
     assert _step([5, 6, 7], [5])[1].queries.told is None
+
+
+def test_each_query_knows_the_moment_it_is_asked_in() -> None:
+    rows = toy.table([toy.row([5], [9]) | {"query_ts": [at]} for at in (3, 7, 9)])
+    moments = Moments(np.array([2, 7]), np.stack([toy.popularity(seed=s) for s in (1, 2)]))
+    drawn = Draw(np.array([2]), np.zeros(1))
+    _, step = make_step(collate(rows, 3), drawn, moments, torch.device("cpu"), torch.float32)
+    assert step.queries.moment.tolist() == [0, 1, 1]
