@@ -126,6 +126,8 @@ def _kept(row: Row) -> Path:
 
 
 def _page(found: Sequence[tuple[Row, Row]]) -> Iterator[str]:
+    if not found:
+        yield "No row has been measured yet.\n"
     for row, report in found:
         yield f"## {row['title']}\n"
         yield (
