@@ -66,6 +66,7 @@ class Trainer:
         self._learner = Learner(config.model, config.learner)
         vectors = self._random.normal(size=(num_items, 384)).astype(np.float32)
         self._learner.observe(catalogue(num_items), vectors)
+        self._responses = np.zeros((num_items, 1 + RunConfig().model.num_outcomes), np.int64)
         self._popularity = np.log1p(self._random.gamma(0.5, 5, (num_items, 3))).astype(np.float32)
         training = config.training
         self._gate = Gate(config.model, training.gate_queries, training.gate_margin)
@@ -76,7 +77,9 @@ class Trainer:
         """Learn and publish; returns the seconds until learning could go on, and in all."""
         rows = self._examples(EXAMPLES)
         no_items = WINDOW_ITEMS_SCHEMA.empty_table()
-        window = WindowExamples(self.number, rows, no_items, self._popularity, NOW_MS, {})
+        window = WindowExamples(
+            self.number, rows, no_items, self._popularity, NOW_MS, self._responses, {}
+        )
         self._learner.learn(window, rows, 4)
         self._gate.add(self._examples(3))
         self.number += 1

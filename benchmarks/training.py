@@ -163,7 +163,7 @@ def _model_and_items(
 ) -> tuple[MultiTaskModel, ItemTable]:
     """Return a fresh network and tables of all items, with their texts."""
     model = MultiTaskModel(config.model)
-    items = ItemTable(config.model.dim, config.model.text_dim, torch.float32, torch.device("cpu"))
+    items = ItemTable(config.model, torch.float32, torch.device("cpu"))
     encoder = TextEncoder(config.encoder)
     store = TextStore(f"{config.state_dir}/texts", encoder.digest)
     whitening: Whitening | None = None

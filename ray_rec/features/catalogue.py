@@ -11,7 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_rec.features.arrays import AnyArray, Column, Int32, column, grown, table_of
+from ray_rec.features.arrays import (
+    AnyArray,
+    Column,
+    Int32,
+    Int64,
+    column,
+    grown,
+    hash_strings,
+    table_of,
+)
 from ray_rec.features.examples import WINDOW_ITEMS_SCHEMA
 from ray_rec.features.index import Index
 from ray_rec.features.part import Marks, Part
@@ -41,6 +50,7 @@ class Catalogue(Part):
         self._columns: dict[str, AnyArray] = {
             name: np.full(0, fill, _KINDS.get(name, object)) for name, fill in _FILLS.items()
         }
+        self._groups = np.zeros((0, len(_GROUPS)), np.int64)
         self._chars = 0
         self._changed = Marks()
 
@@ -82,6 +92,11 @@ class Catalogue(Part):
         """Whether each row may be shown (bool); a removed item may not."""
         return self._columns["available"][: len(self)]
 
+    @property
+    def groups(self) -> Int64:
+        """Keys of each row's text and category, int64 [N, 2]; see `group_keys`."""
+        return self._groups[: len(self)]
+
     def text(self, row: int) -> str:
         """Return the encoder's input for a row: title, category and brand; "" when unknown."""
         return str(self._columns["text"][row])
@@ -94,6 +109,7 @@ class Catalogue(Part):
             self._changed.add(np.arange(before, len(self)))
             for name, values in self._columns.items():
                 self._columns[name] = grown(values, len(self), _FILLS[name])
+            self._groups = grown(self._groups, len(self), 0)
         return rows
 
     def apply(self, items: pa.Table) -> Int32:
@@ -127,6 +143,7 @@ class Catalogue(Part):
             if name not in _KINDS:
                 self._chars += _num_chars(values) - _num_chars(old)
             self._columns[name][rows] = values
+        self._groups[rows] = group_keys(new["text"], new["category"])
         return changed
 
     def window_items(self, rows: Int32) -> pa.Table:
@@ -164,6 +181,20 @@ class Catalogue(Part):
 
 
 _TEXTS = ("title", "category", "brand")
+_GROUPS = ("text", "category")
+
+
+def group_keys(text: AnyArray, category: AnyArray) -> Int64:
+    """Return which items are alike, by keys of their texts and categories: int64 [n, 2].
+
+    A key is a hash of 63 bits, the same in every process; 0 where nothing is said.
+    """
+    out = np.zeros((len(text), len(_GROUPS)), np.int64)
+    for place, names in enumerate((text, category)):
+        said = np.array([bool(name and name.strip()) for name in names.tolist()], np.bool_)
+        hashed = hash_strings(pa.array(names[said], pa.string())) >> np.uint64(1)
+        out[said, place] = hashed.astype(np.int64)
+    return out
 
 
 def item_texts(title: Any, category: Any, brand: Any) -> Any:

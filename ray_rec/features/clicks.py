@@ -24,12 +24,12 @@ from ray_rec.features.records import ExposureRows
 def open_exposures(
     rows: ExposureRows,
     shown: dict[str, AnyArray],
-    popularity: Float32,
+    known: dict[str, Float32],
     context: tuple[Int64, Int64],
     sequences: Sequences,
     held_out: Bool,
 ) -> pa.Table:
-    """Return exposures as OPEN_SCHEMA, the shown items with their `popularity` [S, H].
+    """Return exposures as OPEN_SCHEMA, the shown items with what is `known` of each, [S, …].
 
     `context` is (first place, length) in the sequences.
     """
@@ -46,7 +46,10 @@ def open_exposures(
         "erased": np.zeros(len(rows), np.bool_),
         **sequences.slices(*context),
         **{f"shown_{name}": list_array(values, offsets) for name, values in shown.items()},
-        "shown_popularity": list_array(popularity.ravel(), offsets * popularity.shape[1]),
+        **{
+            f"shown_{name}": list_array(values.ravel(), offsets * values.shape[1])
+            for name, values in known.items()
+        },
     }
     return table_of(columns, OPEN_SCHEMA)
 

@@ -45,7 +45,9 @@ _EXAMPLES: list[tuple[str, Any]] = [
     ("shown_position", pa.list_(pa.int32())),
     ("shown_labels", pa.list_(pa.int32())),  # bit o: outcome_types[o] happened
     ("shown_propensity", pa.list_(pa.float32())),  # NaN: not logged
+    ("shown_placement", pa.list_(pa.int8())),  # code, 0: not told
     ("shown_popularity", pa.list_(pa.float32())),  # S · H, when it was shown
+    ("shown_rates", pa.list_(pa.float32())),  # S · F, when it was shown
 ]
 
 EXAMPLES_SCHEMA = pa.schema(_EXAMPLES)
@@ -66,7 +68,7 @@ WINDOW_ITEMS_SCHEMA = pa.schema(_WINDOW_ITEMS)
 class Batch:
     """Rows as dense arrays: B rows, L tokens at most, Q queries, T targets, S shown items.
 
-    H are the half-lives of popularity, O the outcome types.
+    H are the half-lives of popularity, O the outcome types, F the numbers of `responses.rates`.
     """
 
     item: Int64  # [B, L] catalogue row, -1 where padded
@@ -84,7 +86,9 @@ class Batch:
     shown_position: Int64  # [S] from 1
     shown_labels: Float32  # [S, O] 0 or 1
     shown_propensity: Float32  # [S], NaN where not logged
+    shown_placement: Int64  # [S] code, 0 where not told
     shown_popularity: Float32  # [S, H] as it was when the exposure arrived
+    shown_rates: Float32  # [S, F] likewise
     key: UInt64  # [B] seed of everything random about the row
 
 
@@ -94,7 +98,8 @@ class WindowExamples:
 
     `items` (WINDOW_ITEMS_SCHEMA) lists rows that are new or changed. `popularity` [N, H] is as it
     was at the window's start, at `at_ms` (the latest event time then; 0 before any), N counting
-    the window's new items. `counts` says what became of the records.
+    the window's new items; `responses` [N, 1+O] is how often each was shown, and taken by outcome,
+    by its end. `counts` says what became of the records.
     """
 
     number: int
@@ -102,6 +107,7 @@ class WindowExamples:
     items: pa.Table
     popularity: Float32
     at_ms: int
+    responses: Int64
     counts: dict[str, int]
 
 
@@ -126,8 +132,6 @@ def collate(table: pa.Table, num_outcomes: int) -> Batch:
     item, length = lists(table, "token_item")
     bits = lists(table, "shown_labels")[0]
     labels = (bits[:, None] >> np.arange(num_outcomes)) & 1
-    popularity = lists(table, "shown_popularity")[0].astype(np.float32)
-    horizons = len(popularity) // max(1, len(bits))
     return Batch(
         item=_padded(item, length, -1),
         type=_padded(lists(table, "token_type")[0], length, 0),
@@ -144,7 +148,9 @@ def collate(table: pa.Table, num_outcomes: int) -> Batch:
         shown_position=_flat(table, "shown_position"),
         shown_labels=labels.astype(np.float32),
         shown_propensity=lists(table, "shown_propensity")[0].astype(np.float32),
-        shown_popularity=popularity.reshape(len(bits), horizons),
+        shown_placement=_flat(table, "shown_placement"),
+        shown_popularity=_several(table, "shown_popularity", len(bits)),
+        shown_rates=_several(table, "shown_rates", len(bits)),
         key=row_keys(table),
     )
 
@@ -156,6 +162,12 @@ def row_keys(table: pa.Table) -> UInt64:
 
 def _flat(table: pa.Table, name: str) -> Int64:
     return lists(table, name)[0].astype(np.int64)
+
+
+def _several(table: pa.Table, name: str, rows: int) -> Float32:
+    """Return the numbers of each shown item, as many of each, [rows, …]."""
+    flat = lists(table, name)[0].astype(np.float32)
+    return flat.reshape(rows, len(flat) // max(1, rows))
 
 
 def _global(table: pa.Table, name: str, first_query: Int64) -> Int64:

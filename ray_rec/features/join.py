@@ -48,7 +48,9 @@ _OPEN: dict[str, Any] = {
     "shown_item": pa.list_(pa.int32()),
     "shown_position": pa.list_(pa.int32()),
     "shown_propensity": pa.list_(pa.float32()),
+    "shown_placement": pa.list_(pa.int8()),
     "shown_popularity": pa.list_(pa.float32()),
+    "shown_rates": pa.list_(pa.float32()),
 }
 OPEN_SCHEMA = pa.schema(_OPEN)
 """Exposures that wait, with the context they were made in; users and requests by their hash."""

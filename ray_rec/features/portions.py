@@ -25,7 +25,7 @@ from ray_rec.features.owners import owner_of
 from ray_rec.features.records import Records, Rows
 from ray_rec.features.users import Chain, Gained, Share
 
-SHARED_TABLES = ("progress", "catalogue", "popularity", "watermark")
+SHARED_TABLES = ("progress", "catalogue", "popularity", "responses", "watermark")
 _KEYS = {
     "histories": "user",
     "seen_events": "key",
@@ -60,7 +60,7 @@ def portions(share: Share, num_owners: int) -> list[Portion]:
                 share,
                 records=_records(share.records, event_owner == n, exposure_owner == n),
                 wishes=share.wishes.filter(arrow(wish_owner == n)),
-                shown_popularity=share.shown_popularity[shown_owner == n],
+                known={k: v[shown_owner == n] for k, v in share.known.items()},
             ),
             np.flatnonzero(event_owner == n),
         )
@@ -75,7 +75,13 @@ def together(share: Share, parts: Sequence[Portion], gained: Sequence[Gained]) -
     for portion, each in zip(parts, gained, strict=True):
         is_token[portion.events] = each.is_token
         counts = {name: counts.get(name, 0) + count for name, count in each.counts.items()}
-    return Gained(is_token, pa.concat_tables([each.examples for each in gained]), counts)
+    return Gained(
+        is_token,
+        np.concatenate([each.closed_item for each in gained]),
+        np.concatenate([each.closed_labels for each in gained]),
+        pa.concat_tables([each.examples for each in gained]),
+        counts,
+    )
 
 
 def _records(records: Records, event: Bool, exposure: Bool) -> Records:

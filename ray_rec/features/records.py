@@ -31,6 +31,8 @@ from ray_rec.features.owners import keys_of
 _EVENT_COLUMNS = ("event_id", "user_id", "item_id", "event_type", "ts", "request_id")
 _EXPOSURE_COLUMNS = ("request_id", "user_id", "ts", "policy", "items")
 _PLACE = ("partition", "offset")
+PLACEMENTS = 64
+"""Codes of placements."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Records:
     event_users: Column
     exposures: ExposureRows
     exposure_users: Column
-    shown: dict[str, AnyArray]  # item (catalogue row), position, propensity; all exposures' items
+    shown: dict[str, AnyArray]  # by name, of all exposures' items; item is the catalogue row
 
 
 _NO_EXPOSURES: tuple[ExposureRows, Column, dict[str, AnyArray]] = (
@@ -100,6 +102,7 @@ _NO_EXPOSURES: tuple[ExposureRows, Column, dict[str, AnyArray]] = (
         "item": np.zeros(0, np.int32),
         "position": np.zeros(0, np.int32),
         "propensity": np.zeros(0, np.float32),
+        "placement": np.zeros(0, np.int8),
     },
 )
 
@@ -211,7 +214,21 @@ def _shown(shown: dict[str, Any], item: Int32, num_items: Int64) -> dict[str, An
         "item": item,
         "position": np.where(listed, given, place + 1).astype(np.int32),
         "propensity": propensity.to_numpy(zero_copy_only=False),
+        "placement": placement_codes(shown["placement"]),
     }
+
+
+def placement_codes(placement: Any) -> AnyArray:
+    """Return each placement's code, int8 [n]: 0 for none, otherwise 1 … `PLACEMENTS`-1 by a hash.
+
+    What is not known beforehand needs no table that way (Weinberger et al. 2009, feature hashing);
+    two placements may share a code.
+    """
+    code, distinct = _encode(placement.fill_null(""))
+    codes = 1 + (hash_strings(distinct) % np.uint64(PLACEMENTS - 1)).astype(np.int8)
+    blank = distinct.to_numpy(zero_copy_only=False) == ""
+    out: AnyArray = np.where(blank, 0, codes).astype(np.int8)[code]
+    return out
 
 
 def _times(table: pa.Table, topic_code: int) -> dict[str, AnyArray]:

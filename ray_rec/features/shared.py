@@ -1,4 +1,4 @@
-"""What all users share: catalogue, popularity, watermark, and how far the log has been applied.
+"""What all users share: catalogue, popularity, responses, watermark, how far the log is applied.
 
 A window passes through it twice: before its users' owners apply it, since they need its items,
 times and popularity; and after, when it counts what they found to be new.
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ray_rec.events.schema import CONTROLS, EVENTS, EXPOSURES, ITEMS
-from ray_rec.features.arrays import Bool, Float32
+from ray_rec.features.arrays import AnyArray, Bool, Float32
 from ray_rec.features.catalogue import Catalogue
 from ray_rec.features.config import FeatureConfig
 from ray_rec.features.examples import WindowExamples
@@ -20,6 +20,7 @@ from ray_rec.features.part import Part
 from ray_rec.features.popularity import Popularity
 from ray_rec.features.progress import Progress
 from ray_rec.features.records import Records, read_records, topic_table
+from ray_rec.features.responses import Responses, group_codes, rates
 from ray_rec.features.users import Chain, Gained, Share
 from ray_rec.features.watermark import Watermark
 
@@ -62,6 +63,8 @@ class Shared:
         self.progress = Progress(config)
         self.catalogue = Catalogue()
         self.popularity = Popularity(config.half_lives_days)
+        self.responses = Responses(config.num_outcomes)
+        self._codes = group_codes(self.catalogue.groups)
         self.watermark = Watermark(config.lateness_ms)
 
     @property
@@ -71,6 +74,7 @@ class Shared:
             "progress": self.progress,
             "catalogue": self.catalogue,
             "popularity": self.popularity,
+            "responses": self.responses,
             "watermark": self.watermark,
         }
 
@@ -89,22 +93,31 @@ class Shared:
         changed = self.catalogue.apply(topic_table(tables, ITEMS))
         records = read_records(tables, self.catalogue, self._config)
         self.popularity.grow(len(self.catalogue))
+        self.responses.grow(len(self.catalogue))
         popularity = self.popularity.features()
+        items = np.union1d(changed, np.arange(known, len(self.catalogue))).astype(np.int32)
+        if len(items):
+            self._codes = group_codes(self.catalogue.groups)
         share = Share(
             records=records,
             wishes=topic_table(tables, CONTROLS),
-            shown_popularity=popularity[records.shown["item"]],
+            known=self._known(records.shown["item"], popularity),
             since_ms=since_ms,
             until_ms=self._advance(window, records),
             shared_bytes=self.num_bytes,
         )
-        items = np.union1d(changed, np.arange(known, len(self.catalogue))).astype(np.int32)
         listed = self.catalogue.window_items(items)
         return Begun(share, listed, popularity, self.popularity.latest_ms)
+
+    def _known(self, shown: AnyArray, popularity: Float32) -> dict[str, Float32]:
+        """Return what is known of shown items [S] before the window."""
+        responses = rates(self.responses.counts, self._codes, shown)
+        return {"popularity": popularity[shown], "rates": responses}
 
     def finish(self, window: WindowPlan, begun: Begun, gained: Gained) -> WindowExamples:
         """Count what the window gave to the users; return what is to be learned."""
         self.count(begun.share.records, gained.is_token)
+        self.responses.add(gained.closed_item, gained.closed_labels)
         self.progress.advance(window.ranges, gained.counts)
         return WindowExamples(
             number=window.number,
@@ -112,6 +125,7 @@ class Shared:
             items=begun.items,
             popularity=begun.popularity,
             at_ms=begun.at_ms,
+            responses=self.responses.counts.copy(),
             counts=gained.counts,
         )
 
@@ -129,3 +143,4 @@ class Shared:
         """Become what the tables tell; it must be new. Raises StateError when it cannot."""
         for name, part in self.parts.items():
             part.restore([tables[name] for tables in chain])
+        self._codes = group_codes(self.catalogue.groups)

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 
-from ray_rec.features.arrays import Bool, Float32, numbers
+from ray_rec.features.arrays import Bool, Float32, Int64, lists, numbers
 from ray_rec.features.behaviour import Absorbed, Behaviour
 from ray_rec.features.clicks import click_examples, open_exposures
 from ray_rec.features.config import FeatureConfig
@@ -34,7 +34,7 @@ class Share:
 
     records: Records
     wishes: pa.Table
-    shown_popularity: Float32  # [S, H] of the shown items, at the window's start
+    known: dict[str, Float32]  # popularity [S, H] and rates [S, F] of shown items, at its start
     since_ms: int
     until_ms: int
     shared_bytes: int  # of what all users share, with whom it counts against the memory
@@ -42,9 +42,15 @@ class Share:
 
 @dataclass(frozen=True)
 class Gained:
-    """What a window gave: examples (EXAMPLES_SCHEMA), counts, which events [n] are new tokens."""
+    """What a window gave: examples (EXAMPLES_SCHEMA), counts, which events [n] are new tokens.
+
+    `closed_item` and `closed_labels` are the items of exposures that closed, but those of people
+    held out, with the bits of their outcomes.
+    """
 
     is_token: Bool
+    closed_item: Int64
+    closed_labels: Int64
     examples: pa.Table
     counts: dict[str, int]
 
@@ -81,7 +87,9 @@ class UserState:
         rows = self._examples(absorbed, closed) if examples else EXAMPLES_SCHEMA.empty_table()
         counts["closed"] = closed.num_rows
         counts |= self.settle(share.since_ms, share.until_ms, share.shared_bytes)
-        return Gained(absorbed.is_token, rows, counts)
+        told = closed.filter(pa.array(~numbers(closed, "held_out")))
+        item, labels = (lists(told, f"shown_{n}")[0].astype(np.int64) for n in ("item", "labels"))
+        return Gained(absorbed.is_token, item, labels, rows, counts)
 
     def settle(self, since_ms: int, now_ms: int, shared_bytes: int) -> dict[str, int]:
         """Let go of what is no longer needed; return how many users went by which bound."""
@@ -97,8 +105,8 @@ class UserState:
         first = self._seen_exposures.is_new(rows.key, rows.ts, since_ms)
         context = contexts(rows, absorbed.exposure_user, sequences, controls, length)
         held_out = is_held_out(rows.user, config.held_out_share)
-        shown, popularity = share.records.shown, share.shown_popularity
-        made = open_exposures(rows, shown, popularity, context, sequences, held_out)
+        shown = share.records.shown
+        made = open_exposures(rows, shown, share.known, context, sequences, held_out)
         live = absorbed.live.take(self._outcome_of_type[absorbed.live.type] >= 0)
         outcomes = outcomes_table(live, self._outcome_of_type[live.type])
         shown_ms = self._seen_exposures.latest(live.request)

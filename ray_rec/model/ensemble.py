@@ -18,10 +18,10 @@ from ray_rec.features.arrays import Float32, Int64
 from ray_rec.features.histories import History
 from ray_rec.model.combining import Combine, borda, check_combine, together, weighted
 from ray_rec.model.config import ModelConfig
+from ray_rec.model.items import SERVED_ROWS
 from ray_rec.model.servable import ITEMS, Servable, tensors_under
 
 _MEMBER = "member.{}."
-_BY_ROW = ("id", "count", "text_row", "price")
 _SURE = 1e-6
 """Probabilities are kept this far from 0 and 1 before their logit is taken."""
 
@@ -37,7 +37,7 @@ class Scorer(Protocol):
     def raw_dim(self) -> int:
         """Width of the encoder's raw text vectors."""
 
-    def permute(self, rows: Int64, raw: Float32) -> "Scorer":
+    def permute(self, rows: Int64, raw: Float32, groups: Int64) -> "Scorer":
         """Return a scorer whose row j is this one's row rows[j], or a cold item."""
 
     def recall(
@@ -51,7 +51,12 @@ class Scorer(Protocol):
         """Return recall scores [Q, N] of several people."""
 
     def click(
-        self, history: History, at_ms: int, popularity: Float32, candidates: Int64
+        self,
+        history: History,
+        at_ms: int,
+        popularity: Float32,
+        candidates: Int64,
+        placement: Int64 | None = None,
     ) -> Float32:
         """Return the probability of each outcome of each candidate, [K, O]."""
 
@@ -117,9 +122,10 @@ class Ensemble:
         """Width of the encoder's raw text vectors."""
         return self._members[0].raw_dim
 
-    def permute(self, rows: Int64, raw: Float32) -> Self:
+    def permute(self, rows: Int64, raw: Float32, groups: Int64) -> Self:
         """Return the ensemble of the members in another order of rows."""
-        return type(self)([member.permute(rows, raw) for member in self._members], self._config)
+        moved = [member.permute(rows, raw, groups) for member in self._members]
+        return type(self)(moved, self._config)
 
     def recall(
         self, history: History, at_ms: int, popularity: Float32
@@ -149,10 +155,16 @@ class Ensemble:
         return together(scores, self._config.combine, self._recall_weights)
 
     def click(
-        self, history: History, at_ms: int, popularity: Float32, candidates: Int64
+        self,
+        history: History,
+        at_ms: int,
+        popularity: Float32,
+        candidates: Int64,
+        placement: Int64 | None = None,
     ) -> Float32:
         """Return the probability of each outcome of each candidate if shown, float32 [K, O]."""
-        said = [m.click(history, at_ms, popularity, candidates) for m in self._members]
+        asked = (history, at_ms, popularity, candidates, placement)
+        said = [m.click(*asked) for m in self._members]
         if self._config.combine != "stacking":
             return weighted(said, self._click_weights)
         logits = weighted([logit(p) for p in said], self._click_weights)
@@ -187,7 +199,7 @@ def joined(
     out: dict[str, Tensor] = {}
     for number, (tensors, _) in enumerate(members):
         rows = torch.tensor([places[number][item_id] for item_id in kept], dtype=torch.int64)
-        moved = {f"{ITEMS}{name}": tensors[f"{ITEMS}{name}"][rows] for name in _BY_ROW}
+        moved = {f"{ITEMS}{name}": tensors[f"{ITEMS}{name}"][rows] for name in SERVED_ROWS}
         prefix = _MEMBER.format(number)
         out |= {f"{prefix}{name}": tensor for name, tensor in {**tensors, **moved}.items()}
     return out, kept

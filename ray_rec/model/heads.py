@@ -10,8 +10,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from ray_rec.features.records import PLACEMENTS
+from ray_rec.features.responses import num_rates
 from ray_rec.model.config import ModelConfig
 from ray_rec.model.view import REPEAT_DAYS
+
+_PLACEMENT_DIM = 8
 
 
 class RecallHead(nn.Module):
@@ -70,7 +74,10 @@ class RecallHead(nn.Module):
 
 @dataclass(frozen=True)
 class ShownFeatures:
-    """What the click head sees of S shown items and the Q queries they were shown to."""
+    """What the click head sees of S shown items and the Q queries they were shown to.
+
+    The first O of an item's numbers are the log odds of its outcomes' rates.
+    """
 
     query: Tensor  # int64 [S] -> Q
     user: Tensor  # [S, d]
@@ -78,6 +85,20 @@ class ShownFeatures:
     numbers: Tensor  # [S, F]
     history: Tensor  # [Q, M, d]
     seen: Tensor  # bool [Q, M]
+    placement: Tensor  # int64 [S], 0 where not told
+    position: Tensor | None  # int64 [S] from 1, None when serving
+
+
+def num_numbers(config: ModelConfig) -> int:
+    """Return the width of `ShownFeatures.numbers` with the placement's embedding."""
+    counted_by = 4  # the item, its text, its category, all
+    return (
+        num_rates(config.num_outcomes)
+        + config.num_horizons
+        + counted_by * len(REPEAT_DAYS)
+        + 5  # likeness to the last and to the recent, price and whether it is known, own share
+        + _PLACEMENT_DIM
+    )
 
 
 class ClickHead(nn.Module):
@@ -86,30 +107,34 @@ class ClickHead(nn.Module):
     The place an item was shown at is a bias of its own, learned and left out when serving.
     """
 
-    NUM_NUMBERS = 2 + 2 + len(REPEAT_DAYS) + 1
     MAX_POSITION = 64
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        dim, numbers = config.dim, self.NUM_NUMBERS + config.num_horizons
+        dim, numbers = config.dim, num_numbers(config)
         self.key, self.ask = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
         self.scale = dim**-0.5
         self.mix = nn.Sequential(
             nn.Linear(4 * dim + numbers, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim), nn.GELU()
         )
+        self.placement = nn.Embedding(PLACEMENTS, _PLACEMENT_DIM)
         self.wide = nn.Linear(numbers, len(config.outcomes))
         self.out = nn.Linear(dim, len(config.outcomes))
         self.position = nn.Embedding(self.MAX_POSITION + 1, len(config.outcomes))
-        nn.init.zeros_(self.position.weight)
+        for begins_at_zero in (self.position.weight, self.wide.weight, self.wide.bias):
+            nn.init.zeros_(begins_at_zero)
+        with torch.no_grad():  # so the first answers are about the items' smoothed rates
+            self.wide.weight[:, : len(config.outcomes)].fill_diagonal_(1.0)
 
-    def forward(self, shown: ShownFeatures, position: Tensor | None = None) -> Tensor:
-        """Return logits [S, O]; `position` int64 [S] from 1, None when serving."""
+    def forward(self, shown: ShownFeatures) -> Tensor:
+        """Return logits [S, O]."""
         liked = self._liked(shown)
         crosses = [shown.item, liked * shown.item, shown.user * shown.item, shown.user]
-        hidden = self.mix(torch.cat([*crosses, shown.numbers], dim=1))
-        logits = self.out(hidden) + self.wide(shown.numbers)
-        if position is not None:
-            logits = logits + self.position(position.clamp(0, self.MAX_POSITION))
+        numbers = torch.cat([shown.numbers, self.placement(shown.placement)], dim=1)
+        hidden = self.mix(torch.cat([*crosses, numbers], dim=1))
+        logits = self.out(hidden) + self.wide(numbers)
+        if shown.position is not None:
+            logits = logits + self.position(shown.position.clamp(0, self.MAX_POSITION))
         return cast(Tensor, logits)
 
     def _liked(self, shown: ShownFeatures) -> Tensor:

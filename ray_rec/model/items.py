@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from ray_rec.model.changes import Rows
+from ray_rec.model.config import ModelConfig
 
-_SERVED = ("id", "count", "text_row", "price")
-_ROWS = (*_SERVED, "accumulator", "changed")
+SERVED_ROWS = ("id", "count", "text_row", "price", "groups", "responses")
+"""What a version holds of each item, texts apart."""
+_ROWS = (*SERVED_ROWS, "accumulator", "changed")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class ItemSlice:
         text_of: int64 [U] into `text`.
         popularity: log counts by horizon as of M moments [M, U, H].
         price: [U], NaN where unknown.
+        groups: int64 [U, 2] keys of text and category, 0 where unknown.
         vector: item vectors [U, d] where they are known already, as when serving.
     """
 
@@ -37,6 +40,7 @@ class ItemSlice:
     text_of: Tensor
     popularity: Tensor
     price: Tensor
+    groups: Tensor
     vector: Tensor | None = None
 
     def unit_text(self) -> Tensor:
@@ -56,13 +60,15 @@ class ItemTable:
     says so with `touch`. Of texts a number is enough: those since are new, or all were renewed.
     """
 
-    def __init__(self, dim: int, text_dim: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.id = torch.zeros(0, dim, dtype=dtype, device=device)
-        self.text = torch.zeros(0, text_dim, dtype=dtype, device=device)
+    def __init__(self, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
+        self.id = torch.zeros(0, config.dim, dtype=dtype, device=device)
+        self.text = self.id.new_zeros(0, config.text_dim)
+        self.responses = self.id.new_zeros(0, 1 + config.num_outcomes)
         self.count = self.id.new_zeros(0)
         self.accumulator = self.id.new_zeros(0)
         self.price = self.id.new_zeros(0)
         self.text_row = torch.zeros(0, dtype=torch.int64, device=device)
+        self.groups = self.text_row.new_zeros(0, 2)
         self.changed = torch.zeros(0, dtype=torch.bool, device=device)
         self._num_items = self._num_texts = self._published_texts = 0
 
@@ -86,6 +92,13 @@ class ItemTable:
     def touch(self, rows: Tensor) -> None:
         """Count `rows` among the changed ones."""
         self.changed[rows] = True
+
+    def respond(self, counts: Tensor) -> None:
+        """Take how often each item was shown, and taken by outcome, [n, 1+O] of the first n."""
+        now = self.responses[: len(counts)]
+        changed = (now != counts).any(1)
+        now[changed] = counts[changed].to(now)
+        self.changed[: len(counts)] |= changed
 
     def add_texts(self, whitened: Tensor) -> int:
         """Append whitened texts [m, text_dim]; return the row of the first."""
@@ -114,18 +127,19 @@ class ItemTable:
             text_of=text_of,
             popularity=popularity[:, rows],
             price=self.price[rows],
+            groups=self.groups[rows],
         )
 
     def served(self) -> dict[str, Tensor]:
         """Return by name what a version holds of the rows in use."""
-        out = {name: getattr(self, name)[: self._num_items] for name in _SERVED}
+        out = {name: getattr(self, name)[: self._num_items] for name in SERVED_ROWS}
         return {**out, "text": self.text[: self._num_texts]}
 
     def changes(self) -> dict[str, Rows]:
         """Return by name the rows of `served` that changed since `published`, or are new."""
         rows = self.changed[: self._num_items].nonzero()[:, 0]
         texts = torch.arange(self._published_texts, self._num_texts, device=rows.device)
-        out = {name: Rows(rows, getattr(self, name)[rows]) for name in _SERVED}
+        out = {name: Rows(rows, getattr(self, name)[rows]) for name in SERVED_ROWS}
         return {**out, "text": Rows(texts, self.text[texts])}
 
     def published(self) -> None:

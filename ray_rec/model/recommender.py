@@ -5,6 +5,7 @@ distinct items of the step, C negatives, M recent tokens, d dimensions. Items ar
 an `ItemSlice`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -23,8 +24,20 @@ from ray_rec.model.losses import (
     softmax_loss,
 )
 from ray_rec.model.trunk import Trunk
-from ray_rec.model.view import Pairs, Queries, own_items, pieces
+from ray_rec.model.view import Pairs, Queries, group_codes, own_counts, own_items, pieces
 from ray_rec.model.weights import TaskWeights
+
+
+@dataclass(frozen=True)
+class ShownItems:
+    """Items shown to queries: what is known of them is of the moment they were shown."""
+
+    query: Tensor  # int64 [S] -> Q
+    item: Tensor  # int64 [S]
+    popularity: Tensor  # [S, H] log counts
+    rates: Tensor  # [S, F] of `responses.rates`
+    placement: Tensor  # int64 [S] code, 0 where not told
+    position: Tensor | None = None  # int64 [S] from 1, None when serving
 
 
 @dataclass(frozen=True)
@@ -34,10 +47,7 @@ class Step:
     queries: Queries
     target_query: Tensor  # int64 [T]
     target: Tensor  # int64 [T]
-    shown_query: Tensor  # int64 [S]
-    shown: Tensor  # int64 [S]
-    shown_position: Tensor  # int64 [S]
-    shown_popularity: Tensor  # [S, H] log counts when it was shown
+    shown: ShownItems
     shown_labels: Tensor  # [S, O]
     negative: Tensor  # int64 [C], distinct
     log_chance: Tensor  # [C] of being drawn; all zero when the negatives are the whole catalogue
@@ -47,6 +57,7 @@ class Step:
 class View:
     """What is computed once for the queries of a step."""
 
+    queries: Queries
     vector: Tensor  # [U, d]
     text: Tensor  # [U, text_dim], unit length or zero
     user: Tensor  # [Q, d]
@@ -55,15 +66,6 @@ class View:
     own: Pairs
     text_last: Tensor  # [Q, text_dim]
     text_mean: Tensor  # [Q, text_dim]
-
-
-@dataclass(frozen=True)
-class ShownItems:
-    """Items shown to queries: the popularity is that of the moment they were shown."""
-
-    query: Tensor  # int64 [S] -> Q
-    item: Tensor  # int64 [S]
-    popularity: Tensor  # [S, H] log counts
 
 
 class MultiTaskModel(nn.Module):
@@ -106,6 +108,7 @@ class MultiTaskModel(nn.Module):
         known = seen.to(text.dtype)
         total = functional.embedding_bag(recent, text, mode="sum", per_sample_weights=known)
         return View(
+            queries=queries,
             vector=vector,
             text=text,
             user=self._users(vector, queries),
@@ -133,13 +136,11 @@ class MultiTaskModel(nn.Module):
         view = self.view(items, step.queries, own)
         nothing = view.user.sum() * 0.0
         recall = self._recall_loss(items, step, view).sum() if len(step.target) else nothing
-        click = self._click_loss(items, step, view).sum() if len(step.shown) else nothing
-        return LossSums(recall, len(step.target), click, len(step.shown))
+        click = self._click_loss(items, step, view).sum() if len(step.shown_labels) else nothing
+        return LossSums(recall, len(step.target), click, len(step.shown_labels))
 
     def _click_loss(self, items: ItemSlice, step: Step, view: View) -> Tensor:
-        shown = ShownItems(step.shown_query, step.shown, step.shown_popularity)
-        logits = self.shown_logits(items, view, shown, step.shown_position)
-        return click_loss(logits, step.shown_labels)
+        return click_loss(self.shown_logits(items, view, step.shown), step.shown_labels)
 
     def _recall_loss(self, items: ItemSlice, step: Step, view: View) -> Tensor:
         """Return the loss of each target, [T].
@@ -196,22 +197,23 @@ class MultiTaskModel(nn.Module):
             popular = popular[step.queries.moment[asked]]
         return torch.addmm(popular, asks, answers.T)
 
-    def shown_logits(
-        self, items: ItemSlice, view: View, shown: ShownItems, position: Tensor | None
-    ) -> Tensor:
+    def shown_logits(self, items: ItemSlice, view: View, shown: ShownItems) -> Tensor:
         """Return the click head's logits of items shown to queries, [S, O]."""
         query, item = shown.query, shown.item
         text, price = view.text[item], items.price[item]
+        asked, of = torch.unique(query, return_inverse=True)
         numbers = [
+            shown.rates[:, -(1 + self.config.num_outcomes) :],
+            shown.rates[:, : -(1 + self.config.num_outcomes)],
             shown.popularity,
             (view.text_last[query] * text).sum(1, keepdim=True),
             (view.text_mean[query] * text).sum(1, keepdim=True),
             view.own.look_up(query, item),
+            *_own_alike(view.queries.of(asked), items.groups, of, item, view.vector.dtype),
             torch.log1p(price.nan_to_num(0.0).clamp(min=0))[:, None],
             torch.isnan(price).to(text.dtype)[:, None],
             items.share[item][:, None],
         ]
-        asked, of = torch.unique(query, return_inverse=True)
         features = ShownFeatures(
             query=of,
             user=view.user[query],
@@ -219,9 +221,23 @@ class MultiTaskModel(nn.Module):
             numbers=torch.cat(numbers, dim=1),
             history=view.vector[view.recent[asked]],
             seen=view.seen[asked],
+            placement=shown.placement,
+            position=shown.position,
         )
-        logits: Tensor = self.click(features, position)
+        logits: Tensor = self.click(features)
         return logits
+
+
+def _own_alike(
+    queries: Queries, groups: Tensor, query: Tensor, item: Tensor, dtype: torch.dtype
+) -> Iterator[Tensor]:
+    """Yield log counts [S, R] of what was had of each item's text, of its category, and in all."""
+    codes = group_codes(groups)
+    own = own_counts(queries, codes, dtype)
+    known = torch.cat([groups != 0, groups.new_ones(len(groups), 1, dtype=torch.bool)], dim=1)
+    for column in range(codes.shape[1]):
+        found = own.look_up(query, codes[item, column])
+        yield found * known[item, column, None]
 
 
 def _ragged(score: Tensor, row: Tensor, num_rows: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ray_rec.errors import ModelError
 from ray_rec.features.histories import History
+from ray_rec.features.responses import group_codes, rates
 from ray_rec.model.config import ModelConfig
 from ray_rec.model.items import ItemSlice, own_share
 from ray_rec.model.recommender import MultiTaskModel, ShownItems, View
@@ -22,7 +23,7 @@ Int64 = npt.NDArray[np.int64]
 
 MODEL, ITEMS, WHITENING = "model.", "items.", "whitening."
 
-_BY_ROW = ("vector", "share", "price", "text_row")
+_BY_ROW = ("vector", "share", "price", "text_row", "groups", "responses")
 _CHUNK_TEXTS = 1024
 """Texts go through the tower in pieces that stay in the processor's cache."""
 
@@ -33,7 +34,20 @@ class _Tables:
     share: Tensor  # [N]
     price: Tensor  # [N]
     text_row: Tensor  # int64 [N]
+    groups: Tensor  # int64 [N, 2]
+    responses: Tensor  # [N, 1+O]
     text: Tensor  # whitened [T, text_dim]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """K items that may be shown, each with what was known of it then."""
+
+    query: Int64  # [K] which of the people
+    item: Int64  # [K] rows
+    popularity: Float32  # [K, H]
+    rates: Float32  # [K, F] of `responses.rates`
+    placement: Int64  # [K] code, 0: not told
 
 
 class Servable:
@@ -45,6 +59,8 @@ class Servable:
 
     def __init__(self, model: MultiTaskModel, whitening: Whitening, tables: _Tables) -> None:
         self._model, self._whitening, self._tables = model, whitening, tables
+        codes = group_codes(tables.groups.numpy())
+        self._rates = torch.from_numpy(rates(tables.responses.double().numpy(), codes, slice(None)))
 
     @classmethod
     def from_tensors(
@@ -69,7 +85,8 @@ class Servable:
                 parts = torch.split(items["text"], _CHUNK_TEXTS)
                 text = torch.cat([model.tower(part) for part in parts])
                 vector = torch.lerp(text[items["text_row"]], items["id"], share[:, None])
-            tables = _Tables(vector, share, items["price"], items["text_row"], items["text"])
+            kept = {name: items[name] for name in ("price", "text_row", "groups", "responses")}
+            tables = _Tables(vector, share, **kept, text=items["text"])
         except (KeyError, RuntimeError) as error:
             raise ModelError(
                 f"the tensors do not fit the model's configuration ({error}); "
@@ -88,11 +105,12 @@ class Servable:
         return len(self._whitening.mean)
 
     @torch.inference_mode()
-    def permute(self, rows: Int64, raw: Float32) -> "Servable":
+    def permute(self, rows: Int64, raw: Float32, groups: Int64) -> "Servable":
         """Return a servable whose row j is this one's row rows[j].
 
         A row of -1 is a cold item: the j-th of them has the raw text vector raw[j]
         (float32 [number of -1, raw_dim], zeros where it has no text), and is served from its text.
+        Its keys (`catalogue.group_keys`) are groups[j], int64 [number of -1, 2].
         """
         index = torch.from_numpy(rows)
         if torch.equal(index, torch.arange(self.num_items)):
@@ -104,6 +122,8 @@ class Servable:
         columns["vector"][cold] = self._model.tower(white)
         columns["share"][cold] = 0.0
         columns["price"][cold] = torch.nan
+        columns["groups"][cold] = torch.from_numpy(groups)
+        columns["responses"][cold] = 0.0
         columns["text_row"][cold] = len(tables.text) + torch.arange(len(white))
         text = torch.cat([tables.text, white]) if len(white) else tables.text
         return Servable(self._model, self._whitening, _Tables(**columns, text=text))
@@ -149,30 +169,38 @@ class Servable:
         }
 
     def click(
-        self, history: History, at_ms: int, popularity: Float32, candidates: Int64
+        self,
+        history: History,
+        at_ms: int,
+        popularity: Float32,
+        candidates: Int64,
+        placement: Int64 | None = None,
     ) -> Float32:
-        """Return the probability of each outcome of each candidate if shown, float32 [K, O]."""
-        query = np.zeros(len(candidates), np.int64)
-        own = known_popularity(popularity, self.num_items)[candidates].numpy()
-        return self.click_batch([history], np.array([at_ms]), own, query, candidates)
+        """Return the probability of each outcome of each candidate if shown, float32 [K, O].
+
+        `placement` are codes (`records.placement_codes`) [K] of where; None: not told.
+        """
+        shown = Candidates(
+            query=np.zeros(len(candidates), np.int64),
+            item=candidates,
+            popularity=known_popularity(popularity, self.num_items)[candidates].numpy(),
+            rates=self._rates[candidates].numpy(),
+            placement=np.zeros_like(candidates) if placement is None else placement,
+        )
+        return self.click_batch([history], np.array([at_ms]), shown)
 
     @torch.inference_mode()
-    def click_batch(
-        self,
-        histories: Sequence[History],
-        at_ms: Int64,
-        popularity: Float32,
-        query: Int64,
-        candidates: Int64,
-    ) -> Float32:
-        """Return the probabilities float32 [K, O] of candidate k if shown to person query[k].
-
-        Here `popularity` is that of each candidate when it is shown, float32 [K, H].
-        """
-        view, rows, items = self._view(histories, at_ms, candidates)
-        item = torch.searchsorted(rows, torch.from_numpy(candidates))
-        shown = ShownItems(torch.from_numpy(query), item, torch.from_numpy(popularity))
-        logits = self._model.shown_logits(items, view, shown, None)
+    def click_batch(self, histories: Sequence[History], at_ms: Int64, shown: Candidates) -> Float32:
+        """Return the probabilities float32 [K, O] of items if shown to people at their times."""
+        view, rows, items = self._view(histories, at_ms, shown.item)
+        seen = ShownItems(
+            query=torch.from_numpy(shown.query),
+            item=torch.searchsorted(rows, torch.from_numpy(shown.item)),
+            popularity=torch.from_numpy(shown.popularity),
+            rates=torch.from_numpy(shown.rates),
+            placement=torch.from_numpy(shown.placement),
+        )
+        logits = self._model.shown_logits(items, view, seen)
         probabilities: Float32 = torch.sigmoid(self._model.calibration(logits)).numpy()
         return probabilities
 
@@ -209,6 +237,7 @@ class Servable:
             text_of=torch.arange(len(rows)),
             popularity=tables.vector.new_zeros(1, len(rows), 0),  # both heads are given theirs
             price=tables.price[rows],
+            groups=tables.groups[rows],
             vector=tables.vector[rows],
         )
 

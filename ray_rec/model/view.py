@@ -4,7 +4,7 @@ Shapes: B rows of L tokens, Q queries, M recent tokens, P pairs of a query and a
 the slice, d dimensions, R repeat features. Items are given as places in an `ItemSlice`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,11 @@ class Queries:
     at_ms: Tensor  # int64 [Q]
     moment: Tensor  # int64 [Q] of the slice's popularity that it is asked with
     told: Tensor | None = None  # bool [B, L] tokens whose item is told; None: all
+
+    def of(self, query: Tensor) -> "Queries":
+        """Return some of the queries, int64 [n], over the same rows."""
+        parts = {name: getattr(self, name)[query] for name in ("row", "context", "at_ms", "moment")}
+        return replace(self, **parts)
 
 
 @dataclass(frozen=True)
@@ -90,13 +95,38 @@ def repeat_weights(age_ms: Tensor) -> Tensor:
 
 def own_items(queries: Queries, num_items: int, dtype: torch.dtype) -> Pairs:
     """Return the items of each query's own history, with log1p of their decayed counts."""
+    return own_counts(queries, torch.arange(num_items, device=queries.token.device)[:, None], dtype)
+
+
+def own_counts(queries: Queries, codes: Tensor, dtype: torch.dtype) -> Pairs:
+    """Return each query's own history counted by codes of its items, as log1p of decayed counts.
+
+    An item has as many codes, int64 [U, G], as it is counted by; a pair's item is a code here.
+    """
+    num_codes = int(codes.max()) + 1 if len(codes) else 1
     token = queries.token[queries.row]
     seen = torch.arange(token.shape[1], device=token.device) < queries.context[:, None]
     if queries.told is not None:
         seen &= queries.told[queries.row]
     query, place = torch.nonzero(seen, as_tuple=True)
-    key, pair = torch.unique(query * num_items + token[query, place], return_inverse=True)
+    code = query[:, None] * num_codes + codes[token[query, place]]
+    key, pair = torch.unique(code, return_inverse=True)
     age_ms = queries.at_ms[query] - queries.ts[queries.row[query], place]
     added = repeat_weights(age_ms)
-    counts = added.new_zeros(len(key), added.shape[1]).index_add_(0, pair, added)
-    return Pairs(key // num_items, key % num_items, key, torch.log1p(counts).to(dtype), num_items)
+    counts = added.new_zeros(len(key), added.shape[1])
+    for column in pair.T:
+        counts.index_add_(0, column, added)
+    return Pairs(key // num_codes, key % num_codes, key, torch.log1p(counts).to(dtype), num_codes)
+
+
+def group_codes(groups: Tensor) -> Tensor:
+    """Return codes of each item's groups [U, G] and of all items together, int64 [U, G + 1].
+
+    Those of different columns differ.
+    """
+    columns, first = [groups.new_zeros(len(groups))], 1
+    for column in groups.T:
+        keys, code = torch.unique(column, return_inverse=True)
+        columns.append(code + first)
+        first += len(keys)
+    return torch.stack([*columns[1:], columns[0]], dim=1)

@@ -100,8 +100,8 @@ class Engine:
             with self._lock:
                 if self._live and self._live.manifest.encoder != version.manifest.encoder:
                     self._cold.renew(cold or {})
-                item_ids = list(self.catalogue.item_id)
-            live = to_replica_order(version, servable, item_ids, self._cold_of)
+                item_ids, groups = list(self.catalogue.item_id), self.catalogue.groups.copy()
+            live = to_replica_order(version, servable, item_ids, groups, self._cold_of)
             with self._lock:
                 self._cold.keep(np.flatnonzero(~live.learned).tolist())
                 self._cold.touch(np.flatnonzero(~live.has_vector).tolist())
@@ -124,11 +124,11 @@ class Engine:
                 if self._live is None or self._live.manifest.encoder != encoder:
                     return
                 self._cold.add(texts, vectors)
-                live, num_rows = self._live, len(self.catalogue)
+                live, groups = self._live, self.catalogue.groups.copy()
                 placed = self._cold.known(self._cold.waiting()) if len(self._cold) else {}
             if not placed:
                 return
-            live = with_cold(live, num_rows, placed)
+            live = with_cold(live, groups, placed)
             with self._lock:
                 now = self._cold.known(placed)
                 self._cold.settle(row for row, v in placed.items() if now.get(row) is v)

@@ -17,6 +17,7 @@ from ray_rec.registry import Manifest, Version
 
 Bool = npt.NDArray[np.bool_]
 Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,10 @@ def to_replica_order(
     version: Version,
     servable: Scorer,
     item_ids: Sequence[str | None],
+    groups: Int64,
     cold_of: Callable[[list[int]], Mapping[int, Float32]],
 ) -> Live:
-    """Bring a version into the order of the replica's catalogue.
+    """Bring a version into the order of the replica's catalogue, of which `groups` [N, 2] are keys.
 
     `cold_of` gives the raw text vectors [text_dim] that are known of rows which the version lacks;
     rows that have neither are there, but without a vector.
@@ -54,12 +56,12 @@ def to_replica_order(
     learned = rows >= 0
     has_vector = learned.copy()
     has_vector[list(cold)] = True
-    return Live(servable.permute(rows, raw), version.manifest, learned, has_vector)
+    return Live(servable.permute(rows, raw, groups[missing]), version.manifest, learned, has_vector)
 
 
-def with_cold(live: Live, num_rows: int, cold: Mapping[int, Float32]) -> Live:
-    """Return `live` with `num_rows` rows, those in `cold` placed by their raw text vectors."""
-    rows = np.arange(max(num_rows, live.num_rows), dtype=np.int64)
+def with_cold(live: Live, groups: Int64, cold: Mapping[int, Float32]) -> Live:
+    """Return `live` with the rows of `groups` [N, 2], those in `cold` by their raw text vectors."""
+    rows = np.arange(max(len(groups), live.num_rows), dtype=np.int64)
     rows[live.num_rows :] = -1
     rows[list(cold)] = -1
     missing = np.flatnonzero(rows < 0)
@@ -68,7 +70,7 @@ def with_cold(live: Live, num_rows: int, cold: Mapping[int, Float32]) -> Live:
     learned, has_vector = grown.copy(), grown
     learned[: live.num_rows], has_vector[: live.num_rows] = live.learned, live.has_vector
     has_vector[list(cold)] = True
-    servable = live.servable.permute(rows, raw)
+    servable = live.servable.permute(rows, raw, groups[missing])
     return replace(live, servable=servable, learned=learned, has_vector=has_vector)
 
 

@@ -19,7 +19,7 @@ from ray_rec.features.examples import collate
 from ray_rec.features.histories import History
 from ray_rec.model.config import ModelConfig
 from ray_rec.model.items import ItemTable
-from ray_rec.model.recommender import MultiTaskModel, ShownItems
+from ray_rec.model.recommender import MultiTaskModel
 from ray_rec.model.servable import Servable
 from ray_rec.training.metrics import histories_of
 from ray_rec.training.moments import Moments
@@ -150,6 +150,6 @@ def _shown(model: MultiTaskModel, items: ItemTable, rows: pa.Table) -> tuple[Ten
     index = torch.from_numpy(of).to(items.id.device)
     unused = torch.from_numpy(once.popularity).to(items.id)
     seen = items.gather(index, unused, model.config.id_prior)
-    shown = ShownItems(step.shown_query, step.shown, step.shown_popularity)
-    logits = model.shown_logits(seen, model.view(seen, step.queries), shown, None)
+    shown = replace(step.shown, position=None)  # as served
+    logits = model.shown_logits(seen, model.view(seen, step.queries), shown)
     return logits, step.shown_labels

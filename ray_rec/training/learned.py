@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ray_rec.features.arrays import Int64
+from ray_rec.features.catalogue import group_keys
 from ray_rec.features.examples import WindowExamples, collate
 from ray_rec.model.changes import Rows
 from ray_rec.model.config import ModelConfig
@@ -39,7 +40,7 @@ class Learned:
     def __init__(self, model: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
         self._model_config, self._dtype, self._device = model, dtype, device
         self._model = MultiTaskModel(model).to(device, dtype)
-        self._items = ItemTable(model.dim, model.text_dim, dtype, device)
+        self._items = ItemTable(model, dtype, device)
         self._texts = Texts(self._items)
 
     def count(self, item: Int64) -> None:
@@ -63,6 +64,8 @@ class Learned:
         self._items.text_row[rows] = text_row.to(self._device)
         price = torch.from_numpy(items["price"].to_numpy(zero_copy_only=False).copy())
         self._items.price[rows] = price.to(self._device, self._dtype)
+        text, category = (items[n].to_numpy(zero_copy_only=False) for n in ("text", "category"))
+        self._items.groups[rows] = torch.from_numpy(group_keys(text, category)).to(self._device)
         self._items.touch(rows)
         new = rows[rows >= before]
         white = self._items.text[self._items.text_row[new]]

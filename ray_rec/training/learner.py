@@ -125,6 +125,7 @@ class Learner(Learned):
             Diverged: a loss or gradient is not finite, or a loss exploded; names window and step.
         """
         self._model.train()
+        self._items.respond(torch.from_numpy(window.responses).to(self._device))
         if moments is None:
             moments = Moments.once(known_popularity(window.popularity, len(self._items)).numpy())
         course = Course(

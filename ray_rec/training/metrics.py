@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ray_rec.features.examples import Batch
 from ray_rec.features.histories import History
-from ray_rec.model.servable import Servable
+from ray_rec.model.servable import Candidates, Servable
 
 Int64 = npt.NDArray[np.int64]
 
@@ -101,13 +101,14 @@ def _clicks(servable: Servable, batch: Batch) -> Metrics:
     asked = np.unique(batch.shown_query)
     if not len(asked):
         return Metrics()
-    p = servable.click_batch(
-        histories_of(batch, asked),
-        batch.query_ts[asked],
-        batch.shown_popularity,
-        np.searchsorted(asked, batch.shown_query),
-        batch.shown_item,
+    shown = Candidates(
+        query=np.searchsorted(asked, batch.shown_query),
+        item=batch.shown_item,
+        popularity=batch.shown_popularity,
+        rates=batch.shown_rates,
+        placement=batch.shown_placement,
     )
+    p = servable.click_batch(histories_of(batch, asked), batch.query_ts[asked], shown)
     p, y = p.astype(np.float64).clip(1e-7, 1 - 1e-7), batch.shown_labels
     loss = -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean(1)
     answered = y.max(1) > 0

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ray_rec.features.arrays import arrow
 from ray_rec.features.examples import Batch, collate, row_keys
-from ray_rec.model.recommender import Step
+from ray_rec.model.recommender import ShownItems, Step
 from ray_rec.model.view import Queries
 from ray_rec.training.moments import Moments
 from ray_rec.training.negatives import Draw
@@ -65,10 +65,14 @@ def make_step(
         queries=queries,
         target_query=whole(batch.target_query),
         target=local(batch.target_item),
-        shown_query=whole(batch.shown_query),
-        shown=local(batch.shown_item),
-        shown_position=whole(batch.shown_position),
-        shown_popularity=torch.from_numpy(batch.shown_popularity).to(device, dtype),
+        shown=ShownItems(
+            query=whole(batch.shown_query),
+            item=local(batch.shown_item),
+            popularity=torch.from_numpy(batch.shown_popularity).to(device, dtype),
+            rates=torch.from_numpy(batch.shown_rates).to(device, dtype),
+            placement=whole(batch.shown_placement),
+            position=whole(batch.shown_position),
+        ),
         shown_labels=torch.from_numpy(batch.shown_labels).to(device, dtype),
         negative=local(drawn.row),
         log_chance=torch.from_numpy(drawn.log_chance).to(device, dtype),

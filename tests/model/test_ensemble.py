@@ -10,6 +10,7 @@ from ray_rec.errors import ConfigError, ModelError
 from ray_rec.features.histories import History
 from ray_rec.model.combining import Combine, borda
 from ray_rec.model.ensemble import Ensemble, EnsembleConfig, Scorer, joined, logit, scorer_of
+from ray_rec.model.items import SERVED_ROWS
 from ray_rec.model.servable import Servable
 from ray_rec.training.config import LearnerConfig
 from ray_rec.training.learner import Learner
@@ -85,7 +86,7 @@ def test_a_batch_answers_as_each_alone(ensemble: Ensemble) -> None:
 
 def test_scores_follow_the_rows_and_a_cold_item_is_scored(ensemble: Ensemble) -> None:
     rows = np.append(np.random.default_rng(0).permutation(toy.NUM_ITEMS), -1)
-    moved = ensemble.permute(rows, toy.text_vectors()[[39]])
+    moved = ensemble.permute(rows, toy.text_vectors()[[39]], np.array([[3, 4]]))
     place = np.argsort(rows[:-1])
     same = History(place[PERSON.item].astype(np.int32), PERSON.type, PERSON.ts)
     popularity = np.append(POPULARITY[rows[:-1]], POPULARITY[[39]], axis=0)
@@ -114,7 +115,7 @@ def test_joined_tensors_open_as_the_ensemble_whatever_order_rows_have(
 ) -> None:
     order = np.random.default_rng(1).permutation(toy.NUM_ITEMS)
     moved = dict(exports[1])
-    for name in ("items.id", "items.count", "items.text_row", "items.price"):
+    for name in (f"items.{name}" for name in SERVED_ROWS):
         moved[name] = moved[name][order]
     tensors, rows = joined([(exports[0], IDS), (moved, [IDS[row] for row in order])])
     assert rows == IDS
@@ -125,7 +126,7 @@ def test_joined_tensors_open_as_the_ensemble_whatever_order_rows_have(
 
 def test_what_a_member_does_not_know_is_left_out(exports: list[dict[str, torch.Tensor]]) -> None:
     short = dict(exports[1])
-    for name in ("items.id", "items.count", "items.text_row", "items.price"):
+    for name in (f"items.{name}" for name in SERVED_ROWS):
         short[name] = short[name][:30]
     tensors, rows = joined([(exports[0], IDS), (short, IDS[:30])])
     assert rows == IDS[:30]
@@ -140,7 +141,9 @@ def test_a_single_model_is_opened_by_its_configuration(
 
 
 def test_members_that_do_not_fit_together_are_refused(members: list[Servable]) -> None:
-    fewer = members[1].permute(np.arange(5), np.zeros((0, toy.RAW_DIM), np.float32))
+    fewer = members[1].permute(
+        np.arange(5), np.zeros((0, toy.RAW_DIM), np.float32), np.zeros((0, 2), np.int64)
+    )
     with pytest.raises(ModelError, match="no ensemble of 2"):
         Ensemble([members[0], fewer], CONFIGS[0])
     with pytest.raises(ModelError, match="no ensemble of 2"):

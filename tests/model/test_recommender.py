@@ -1,17 +1,18 @@
 """The network: nothing of the future is seen, vectors are mixed as stated, losses agree."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
 
+from ray_rec.features.responses import num_rates
 from ray_rec.model.config import ModelConfig
 from ray_rec.model.items import ItemSlice, ItemTable, own_share
 from ray_rec.model.recommender import MultiTaskModel, ShownItems, Step
 from ray_rec.model.view import Queries
 from tests.model import toy
 
-U, B, L = 12, 3, 6
+U, B, L, F = 12, 3, 6, num_rates(3)
 
 
 @pytest.fixture
@@ -34,6 +35,7 @@ def items() -> ItemSlice:
         text_of=torch.arange(U),
         popularity=torch.rand(1, U, 3, generator=random),
         price=torch.full((U,), torch.nan),
+        groups=torch.tensor([[1 + at // 2, 1 + at // 4] for at in range(U)]),
     )
 
 
@@ -58,14 +60,22 @@ def _step(queries: Queries, negative: torch.Tensor) -> Step:
         queries=queries,
         target_query=torch.tensor([0, 1, 1, 2, 4]),
         target=torch.tensor([1, 3, 1, 5, 4]),
-        shown_query=torch.tensor([0, 0, 3]),
-        shown=torch.tensor([2, 10, 7]),
-        shown_position=torch.tensor([1, 2, 1]),
-        shown_popularity=torch.tensor([[0.0, 1, 2], [3, 2, 1], [0, 0, 1]]),
+        shown=ShownItems(
+            query=torch.tensor([0, 0, 3]),
+            item=torch.tensor([2, 10, 7]),
+            popularity=torch.tensor([[0.0, 1, 2], [3, 2, 1], [0, 0, 1]]),
+            rates=torch.linspace(-2, 2, 3 * F).reshape(3, F),
+            placement=torch.tensor([0, 1, 2]),
+            position=torch.tensor([1, 2, 1]),
+        ),
         shown_labels=torch.tensor([[0.0, 0, 1], [0, 0, 0], [1, 1, 1]]),
         negative=negative,
         log_chance=torch.zeros(len(negative)),
     )
+
+
+def _part(shown: ShownItems, rows: slice) -> ShownItems:
+    return ShownItems(*(getattr(shown, field.name)[rows] for field in fields(shown)))
 
 
 def test_item_vectors_mix_own_and_text_by_experience(
@@ -217,10 +227,7 @@ def test_clicks_and_recall_stand_alone(model: MultiTaskModel, items: ItemSlice) 
         items,
         replace(
             step,
-            shown_query=none,
-            shown=none,
-            shown_position=none,
-            shown_popularity=step.shown_popularity[:0],
+            shown=_part(step.shown, slice(0)),
             shown_labels=step.shown_labels[:0],
         ),
     )
@@ -235,15 +242,15 @@ def test_the_place_shown_at_is_learned_beside_the_item(
     model: MultiTaskModel, items: ItemSlice
 ) -> None:
     view = model.view(items, _queries())
-    shown = ShownItems(torch.tensor([0, 1]), torch.tensor([3, 3]), torch.rand(2, 3))
-    served = model.shown_logits(items, view, shown, None)
-    placed = model.shown_logits(items, view, shown, torch.tensor([1, 500]))
+    shown = _part(_step(_queries(), torch.arange(U)).shown, slice(2))
+    served = model.shown_logits(items, view, replace(shown, position=None))
+    placed = model.shown_logits(items, view, replace(shown, position=torch.tensor([1, 500])))
     bias = model.click.position.weight[[1, model.click.MAX_POSITION]]
     torch.testing.assert_close(placed - served, bias)
 
 
 def test_growth_leaves_what_is_there() -> None:
-    table = ItemTable(4, 3, torch.float32, torch.device("cpu"))
+    table = ItemTable(replace(toy.PLAIN, dim=4, text_dim=3), torch.float32, torch.device("cpu"))
     table.grow(2)
     table.add_texts(torch.ones(1, 3))
     table.id[:2] = torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8]])
@@ -283,7 +290,8 @@ def test_clicks_see_the_popularity_of_when_an_item_was_shown(
     later = model.losses(replace(items, popularity=items.popularity + 1), step)
     torch.testing.assert_close(later.click, before.click, atol=0, rtol=0)
     assert not torch.equal(later.recall, before.recall)
-    other = model.losses(items, replace(step, shown_popularity=step.shown_popularity + 1))
+    shown = replace(step.shown, popularity=step.shown.popularity + 1)
+    other = model.losses(items, replace(step, shown=shown))
     assert not torch.equal(other.click, before.click)
 
 

@@ -8,8 +8,9 @@ import torch
 
 from ray_rec.errors import ModelError
 from ray_rec.features.histories import History
+from ray_rec.features.responses import rates
 from ray_rec.model.config import ModelConfig
-from ray_rec.model.servable import Servable
+from ray_rec.model.servable import Candidates, Servable
 from tests.model import toy
 
 Tensors = Callable[[], dict[str, torch.Tensor]]
@@ -21,6 +22,11 @@ PEOPLE = [
     toy.history(list(range(30)) * 2),
 ]
 POPULARITY = toy.popularity()
+NO_KEYS, ONE_KEY = np.zeros((0, 2), np.int64), np.array([[3, 4]])
+SAME_RATES = rates(
+    np.zeros((toy.NUM_ITEMS, 4)), np.zeros((toy.NUM_ITEMS, 2), np.int64), slice(None)
+)
+"""Where nothing was shown yet."""
 
 
 @pytest.mark.parametrize("who", range(len(PEOPLE)))
@@ -47,7 +53,8 @@ def test_a_batch_answers_as_each_alone(servable: Servable) -> None:
 def test_clicks_of_a_batch_are_those_of_each_alone(servable: Servable) -> None:
     at = np.full(len(PEOPLE), toy.NOW_MS)
     query, shown = np.array([0, 0, 1, 2, 2, 2, 3]), np.array([5, 6, 5, 1, 38, 20, 7])
-    together = servable.click_batch(PEOPLE, at, POPULARITY[shown], query, shown)
+    told = Candidates(query, shown, POPULARITY[shown], SAME_RATES[shown], np.zeros_like(shown))
+    together = servable.click_batch(PEOPLE, at, told)
     for who, person in enumerate(PEOPLE):
         mine = query == who
         alone = servable.click(person, toy.NOW_MS, POPULARITY, shown[mine])
@@ -71,7 +78,7 @@ def test_clicks_of_no_candidates_are_none(servable: Servable) -> None:
 
 def test_scores_follow_the_rows(servable: Servable) -> None:
     rows = np.random.default_rng(0).permutation(toy.NUM_ITEMS)
-    moved = servable.permute(rows, np.zeros((0, toy.RAW_DIM), np.float32))
+    moved = servable.permute(rows, np.zeros((0, toy.RAW_DIM), np.float32), NO_KEYS)
     place = np.argsort(rows)  # where each old row went
     person = PEOPLE[2]
     same = History(place[person.item].astype(np.int32), person.type, person.ts)
@@ -86,7 +93,7 @@ def test_scores_follow_the_rows(servable: Servable) -> None:
 def test_a_cold_item_is_scored_as_its_text(servable: Servable, tensors: Tensors) -> None:
     """Item 39 was never learned from: a new item of the same text is its twin."""
     raw = toy.text_vectors()[[39]]
-    grown = servable.permute(np.array([*range(toy.NUM_ITEMS), -1]), raw)
+    grown = servable.permute(np.array([*range(toy.NUM_ITEMS), -1]), raw, ONE_KEY)
     popularity = np.concatenate([POPULARITY, POPULARITY[[39]]])
     scores, parts = grown.recall(toy.history([3, 4]), toy.NOW_MS, popularity)
     assert grown.num_items == toy.NUM_ITEMS + 1
@@ -111,7 +118,7 @@ def test_the_own_vector_of_an_item_never_learned_from_is_not_used(tensors: Tenso
 
 def test_an_item_without_text_has_no_likeness(servable: Servable) -> None:
     grown = servable.permute(
-        np.array([*range(toy.NUM_ITEMS), -1]), np.zeros((1, toy.RAW_DIM), np.float32)
+        np.array([*range(toy.NUM_ITEMS), -1]), np.zeros((1, toy.RAW_DIM), np.float32), ONE_KEY
     )
     parts = grown.recall(toy.history([3]), toy.NOW_MS, POPULARITY)[1]
     assert parts["text"][40] == 0.0
@@ -147,8 +154,8 @@ def test_of_some_rows_it_scores_them_as_the_whole_does(tensors: Tensors) -> None
 
 def test_rows_where_they_are_cost_nothing(servable: Servable) -> None:
     rows, none = np.arange(toy.NUM_ITEMS), np.zeros((0, toy.RAW_DIM), np.float32)
-    assert servable.permute(rows, none) is servable
-    assert servable.permute(rows[:-1], none).num_items == toy.NUM_ITEMS - 1
+    assert servable.permute(rows, none, NO_KEYS) is servable
+    assert servable.permute(rows[:-1], none, NO_KEYS).num_items == toy.NUM_ITEMS - 1
 
 
 def test_tensors_of_another_configuration_are_refused(tensors: Tensors) -> None:

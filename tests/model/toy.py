@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from ray_rec.features.examples import EXAMPLES_SCHEMA, WINDOW_ITEMS_SCHEMA, WindowExamples
 from ray_rec.features.histories import History
+from ray_rec.features.responses import num_rates
 from ray_rec.model.config import ModelConfig
 
 RAW_DIM = 24
@@ -71,6 +72,8 @@ def row(
         "shown_position": [1 + at for at in range(len(shown))],
         "shown_labels": [labels for _, labels in shown],
         "shown_propensity": [1.0] * len(shown),
+        "shown_placement": [0] * len(shown),
+        "shown_rates": [0.0] * len(shown) * num_rates(3),
         "shown_popularity": [float(p) for item, _ in shown for p in POPULARITY[item]],
     }
 
@@ -104,7 +107,8 @@ def click_rows(num: int, seed: int, rows_per_step: int = 16) -> list[dict[str, A
 
 def window(number: int, rows: Sequence[dict[str, Any]], num: int = NUM_ITEMS) -> WindowExamples:
     listed = items(0, num) if number == 0 else items(0, 0)
-    return WindowExamples(number, table(rows), listed, popularity(num), NOW_MS, {})
+    responses = np.zeros((num, 4), np.int64)
+    return WindowExamples(number, table(rows), listed, popularity(num), NOW_MS, responses, {})
 
 
 def history(tokens: Sequence[int], at_ms: int = NOW_MS) -> History:

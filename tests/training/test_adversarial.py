@@ -20,7 +20,8 @@ FAST = LearnerConfig(warmup_steps=1, rows_per_step=16)
 
 def _items(text: Tensor) -> ItemSlice:
     none = torch.zeros(3)
-    return ItemSlice(torch.ones(3, 2, requires_grad=True), none, text, torch.arange(3), none, none)
+    own, no_groups = torch.ones(3, 2, requires_grad=True), torch.zeros(3, 2, dtype=torch.int64)
+    return ItemSlice(own, none, text, torch.arange(3), none, none, no_groups)
 
 
 def test_each_text_moves_by_a_share_of_its_length_along_its_gradient() -> None:

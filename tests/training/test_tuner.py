@@ -133,7 +133,7 @@ def test_it_learns_from_other_wordings_and_encodes_the_texts_as_they_are(
     (tmp_path / "words.json").write_text('{"item": ["number"]}')
     words = TextAugment(synonyms=str(tmp_path / "words.json"), synonym_share=1.0)
     encoder, names = open_encoder(), [f"item {n}" for n in range(20)]
-    table = ItemTable(16, 16, torch.float32, torch.device("cpu"))
+    table = ItemTable(toy.PLAIN, torch.float32, torch.device("cpu"))
     texts = Texts(table)
     tuner = Tuner(encoder, texts, share=1.0, mixed=False, wording=words.transform())
     table.grow(20)
@@ -151,7 +151,7 @@ def test_a_share_of_the_texts_is_encoded_anew_the_same_for_all_workers(
 ) -> None:
     encoder, num = open_encoder(), toy.NUM_ITEMS
     names = [str(text) for text in toy.items()["text"].to_pylist()]
-    table = ItemTable(16, 16, torch.float32, torch.device("cpu"))
+    table = ItemTable(toy.PLAIN, torch.float32, torch.device("cpu"))
     texts = Texts(table)
     tuner = Tuner(encoder, texts, share=0.25, mixed=False)
     table.grow(num)
