@@ -115,7 +115,11 @@ class ClickHead(nn.Module):
         self.key, self.ask = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
         self.scale = dim**-0.5
         self.mix = nn.Sequential(
-            nn.Linear(4 * dim + numbers, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim), nn.GELU()
+            nn.Linear(4 * dim + numbers, 2 * dim),
+            nn.GELU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(2 * dim, dim),
+            nn.GELU(),
         )
         self.placement = nn.Embedding(PLACEMENTS, _PLACEMENT_DIM)
         self.wide = nn.Linear(numbers, len(config.outcomes))

@@ -59,6 +59,7 @@ class View:
 
     queries: Queries
     vector: Tensor  # [U, d]
+    kind: Tensor  # [U, d] the vectors that their texts alone give
     text: Tensor  # [U, text_dim], unit length or zero
     user: Tensor  # [Q, d]
     recent: Tensor  # int64 [Q, M] the newest tokens, newest first
@@ -85,17 +86,20 @@ class MultiTaskModel(nn.Module):
         self.weights = TaskWeights(config)
         self.calibration = Calibration(config)
 
-    def item_vectors(self, items: ItemSlice, own: Tensor | None = None) -> Tensor:
-        """Return v = a·id + (1-a)·tower(text), [U, d]; `own` [U] scales a (0 drops the id)."""
+    def item_vectors(self, items: ItemSlice, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return v = a·id + (1-a)·tower(text) and tower(text), [U, d] each.
+
+        `own` [U] scales a (0 drops the id).
+        """
+        kind = self.tower(items.text)[items.text_of]
         if items.vector is not None:
-            return items.vector
+            return items.vector, kind
         share = items.share if own is None else items.share * own
-        text = self.tower(items.text)[items.text_of]
-        return torch.lerp(text, items.id, share[:, None])
+        return torch.lerp(kind, items.id, share[:, None]), kind
 
     def view(self, items: ItemSlice, queries: Queries, own: Tensor | None = None) -> View:
         """Run the trunk and gather what both heads need."""
-        vector = self.item_vectors(items, own)
+        vector, kind = self.item_vectors(items, own)
         text = items.unit_text()[items.text_of]
         context = queries.context
         place = context[:, None] - 1 - torch.arange(self.config.max_length, device=context.device)
@@ -110,6 +114,7 @@ class MultiTaskModel(nn.Module):
         return View(
             queries=queries,
             vector=vector,
+            kind=kind,
             text=text,
             user=self._users(vector, queries),
             recent=recent,
@@ -198,7 +203,11 @@ class MultiTaskModel(nn.Module):
         return torch.addmm(popular, asks, answers.T)
 
     def shown_logits(self, items: ItemSlice, view: View, shown: ShownItems) -> Tensor:
-        """Return the click head's logits of items shown to queries, [S, O]."""
+        """Return the click head's logits of items shown to queries, [S, O].
+
+        It knows an item by its text and by counts: outcomes are few for each item, and own vectors
+        that learn of them remember them by heart.
+        """
         query, item = shown.query, shown.item
         text, price = view.text[item], items.price[item]
         asked, of = torch.unique(query, return_inverse=True)
@@ -217,9 +226,9 @@ class MultiTaskModel(nn.Module):
         features = ShownFeatures(
             query=of,
             user=view.user[query],
-            item=view.vector[item],
+            item=view.kind[item],
             numbers=torch.cat(numbers, dim=1),
-            history=view.vector[view.recent[asked]],
+            history=view.kind[view.recent[asked]],
             seen=view.seen[asked],
             placement=shown.placement,
             position=shown.position,

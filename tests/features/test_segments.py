@@ -137,6 +137,7 @@ def test_changes_hold_what_changed_and_no_more():
         "catalogue": 1,  # c
         "histories": 2,  # u9 gone, u7
         "popularity": 1,
+        "responses": 0,
         "seen_events": 1,
         "seen_exposures": 1,
         "controls": 1,

@@ -18,6 +18,7 @@ from ray_rec.log import EventLog, Window
 from ray_rec.model.changes import Rows
 from ray_rec.model.config import EncoderConfig, ModelConfig
 from ray_rec.model.encoder import TextEncoder
+from ray_rec.model.items import SERVED_ROWS
 from ray_rec.registry import Draft, Gate, Manifest, Registry, Version
 from ray_rec.training.config import LearnerConfig
 from ray_rec.training.learner import Learner
@@ -80,7 +81,7 @@ def version_of(
     state, learner = state_of(log, encoder.encode, seed=number)
     tensors = dict(learner.export())
     order = np.random.default_rng(number).permutation(len(state.catalogue))
-    for name in ("items.id", "items.count", "items.text_row", "items.price"):
+    for name in (f"items.{name}" for name in SERVED_ROWS):
         tensors[name] = tensors[name][order]
     manifest = Manifest(
         parent=None,
@@ -109,6 +110,8 @@ def publish_delta(registry: Registry, number: int, before: Version, *new: str) -
         "items.id": Rows(rows, torch.randn(len(rows), ids.shape[1], generator=generator)),
         "items.count": Rows(rows, torch.full((len(rows),), 50.0)),
         "items.price": Rows(rows, torch.ones(len(rows))),
+        "items.groups": Rows(rows, torch.zeros(len(rows), 2, dtype=torch.int64)),
+        "items.responses": Rows(rows, torch.zeros(len(rows), 1 + MODEL.num_outcomes)),
         "items.text_row": Rows(rows, text_row),
         "items.text": Rows(texts, white[: len(new)]),
         "model.recall.scale": before.tensors["model.recall.scale"] + 0.5,

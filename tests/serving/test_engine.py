@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ray_rec.events import EVENTS, ITEMS, LOG_SCHEMA, Event, Item, decode
 from ray_rec.features.state import FeatureState
 from ray_rec.log import EventLog, open_log
+from ray_rec.model.items import SERVED_ROWS
 from ray_rec.registry import Version
 from ray_rec.serving.answers import Answer, Request
 from ray_rec.serving.config import ServingConfig
@@ -124,7 +125,7 @@ def test_the_rows_order_of_a_version_does_not_matter(
     version = versions[1]
     order = np.random.default_rng(9).permutation(len(version.rows))
     moved = dict(version.tensors)
-    for name in ("items.id", "items.count", "items.text_row", "items.price"):
+    for name in (f"items.{name}" for name in SERVED_ROWS):
         moved[name] = moved[name][order]
     other = Version(moved, [version.rows[row] for row in order], version.manifest)
     one, two = (ask(make(snapshot, v), num=48, ts=LATER_MS) for v in (version, other))

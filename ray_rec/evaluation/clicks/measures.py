@@ -17,7 +17,8 @@ from ray_rec.features.join import OPEN_SCHEMA
 from ray_rec.model.servable import Servable
 
 PRIOR_STRENGTH = 10.0
-_NAMES = ("partition", "offset", "ts", "token_item", "token_type", "token_ts", "shown_item")
+_TOKENS = ("token_item", "token_type", "token_ts")
+_NAMES = ("partition", "offset", "ts", *_TOKENS, "shown_item", "shown_placement")
 
 
 class ItemPrior:
@@ -96,7 +97,8 @@ class Clicks:
                 np.array(row["token_ts"], np.int64),
             )
             shown = np.array(row["shown_item"], np.int64)
-            made = servable.click(history, row["ts"], popularity, shown)
+            placement = np.array(row["shown_placement"], np.int64)
+            made = servable.click(history, row["ts"], popularity, shown, placement)
             self._waiting[row["partition"], row["offset"]] = (made, self._prior.predict(shown))
 
     def judge(self, closed: pa.Table, users: Users) -> Judged:
