@@ -252,6 +252,17 @@ def test_a_ranker_that_learned_nothing_has_scores(name: str) -> None:
     assert np.isfinite(found).all()
 
 
+@pytest.mark.parametrize("name", RANKERS)
+def test_a_ranker_takes_a_user_with_ten_thousand_events(name: str) -> None:
+    many = [("ann", ITEMS[number % 4], number) for number in range(10_000)]
+    split = global_time(Events.of(table([*many, ("bob", "tea", 1), ("bob", "milk", 9_999)]), ITEMS))
+    ranker = RANKERS[name]()
+    ranker.observe(split.training())
+    found = ranker.scores(split.queries().part(0, 4))
+    assert found.shape == (4, 4)
+    assert np.isfinite(found).all()
+
+
 # the leak test: in HOSTILE what comes next is told by the future, and by nothing else
 
 
