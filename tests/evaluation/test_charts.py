@@ -9,9 +9,10 @@ def test_stages_are_evenly_apart_with_whiskers_of_one_error() -> None:
     found = stages(
         "HR", "events", ["0", "1", ">1"], {"a": [(0.1, 0.05), None, (0.2, float("nan"))]}
     )
-    # One stage is left: 0.1, under a top of 1.05 * 0.15, within 12 and 226 pixels.
-    assert re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', found) == [("52.0", "90.1")]
-    whisker = re.search(r'<line x1="52.0" x2="52.0" y1="([\d.]+)" y2="([\d.]+)"', found)
+    # One stage is left, in the first third of 52 to 548 pixels: 0.1, under a top of 1.05 * 0.15,
+    # within 12 and 226 pixels.
+    assert re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', found) == [("134.7", "90.1")]
+    whisker = re.search(r'<line x1="134.7" x2="134.7" y1="([\d.]+)" y2="([\d.]+)"', found)
     assert whisker
     assert whisker.groups() == ("158.1", "22.2")
     assert [text for text in ("0", "1", "&gt;1") if f'middle">{text}<' in found] == [
@@ -23,6 +24,12 @@ def test_stages_are_evenly_apart_with_whiskers_of_one_error() -> None:
 def test_nothing_known_is_no_figure() -> None:
     assert stages("HR", "events", ["0", "1"], {"a": [None, (float("nan"), 0.1)]}) == ""
     assert lines("HR", "window", {"a": [(1, float("nan"))]}) == ""
+
+
+def test_losses_begin_at_the_least() -> None:
+    found = lines("loss", "pass", {"a": [(1, 5.0), (2, 4.0)]}, zero=False)
+    # 4 at the bottom, 226 pixels; 5 under a top of 5.05: 226 - 1/1.05 * 214.
+    assert re.findall(r'cy="([\d.]+)"', found) == ["22.2", "226.0"]
 
 
 def test_no_model_is_left_out_for_want_of_a_colour() -> None:

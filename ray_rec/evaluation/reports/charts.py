@@ -49,8 +49,10 @@ def _text(x: float, y: float, anchor: str, text: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
 
 
-def lines(title: str, x_label: str, series: Mapping[str, Points]) -> str:
-    """Return a figure with a line and dots for each named series of (x, y); y begins at 0.
+def lines(title: str, x_label: str, series: Mapping[str, Points], zero: bool = True) -> str:
+    """Return a figure with a line and dots for each named series of (x, y).
+
+    y begins at 0, or, without `zero`, at the least there is, as suits losses.
 
     >>> "polyline" in lines("HR@10", "window", {"popularity": [(1, 0.1), (2, 0.2)]})
     True
@@ -60,7 +62,9 @@ def lines(title: str, x_label: str, series: Mapping[str, Points]) -> str:
     if not every:
         return ""
     xs = sorted({x for x, _ in every})
-    frame = _Frame((xs[0], xs[-1]), (0.0, max(y for _, y in every) * 1.05 or 1.0))
+    least, most = min(y for _, y in every), max(y for _, y in every)
+    ends = (0.0, most * 1.05 or 1.0) if zero else (least, most + 0.05 * (most - least))
+    frame = _Frame((xs[0], xs[-1]), ends)
     return _figure(title, frame, x_label, xs[:: 1 + len(xs) // 12], known)
 
 
@@ -85,7 +89,7 @@ def stages(
     top = max((y + error for row in known.values() for _, y, error in row), default=0.0)
     if not any(known.values()):
         return ""
-    frame = _Frame((0.0, len(names) - 1.0), (0.0, top * 1.05 or 1.0))
+    frame = _Frame((-0.5, len(names) - 0.5), (0.0, top * 1.05 or 1.0))
     whiskers = [
         f'<line x1="{frame.x(x):.1f}" x2="{frame.x(x):.1f}" y1="{frame.y(max(0, y - error)):.1f}" '
         f'y2="{frame.y(y + error):.1f}" stroke="{colour}" opacity=".5"/>'

@@ -63,13 +63,12 @@ def _warm_up(report: Plain) -> str:
         ]
         for ranker in report["recall"]
     }
-    counts = ", ".join(f"{part['targets']:,} of {name}" for name, part in found.items())
-    chart = stages(
-        f"Share of targets in the first {report['cutoff']}", "events collected", [*found], series
-    )
+    title = f"Share of targets in the first {report['cutoff']}"
+    names = [f"{name} ({part['targets']:,})" for name, part in found.items()]
+    chart = stages(title, "events collected (targets)", names, series)
     about = (
         "Targets by how many events of their item there had been when they were asked for, "
-        f"learned or only counted: {counts}. Whiskers are one standard error."
+        "learned or only counted; whiskers are one standard error."
     )
     return (
         f'<h2>As an item warms up</h2><p class="about">{about}</p><div class="charts">{chart}</div>'
@@ -95,6 +94,7 @@ def learning(report: Plain) -> str:
                 f"seed {seed}": list(enumerate(losses, 1))
                 for seed, losses in zip(seeds, curve["losses"], strict=True)
             },
+            zero=False,
         )
         for ranker, curve in found.items()
     ]

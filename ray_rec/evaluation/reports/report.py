@@ -83,7 +83,7 @@ def _curves(report: Plain) -> str:
         for metric in next(iter(report["recall"].values()))
     ]
     losses = [
-        lines(name.replace("_", " "), "window", {report["model"]: points})
+        lines(name.replace("_", " "), "window", {report["model"]: points}, zero=False)
         for name, points in _losses(report["windows"]).items()
     ]
     return f'<h2>Window by window</h2><div class="charts">{"".join(curves + losses)}</div>'
