@@ -12,6 +12,9 @@ from ray_rec.events.schema import Context, Id, Millis
 MAX_BODY_BYTES = 16 << 20
 MAX_NUM = 500
 MAX_BATCH = 10_000
+MAX_WORDS_CHARS = 1_000
+
+Words = Annotated[str, Meta(max_length=MAX_WORDS_CHARS)]
 
 T = TypeVar("T")
 
@@ -29,7 +32,11 @@ class BadRequest(Exception):
 
 
 class RecommendationsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Body of `POST /v1/recommendations`; `context.category` keeps items of that category."""
+    """Body of `POST /v1/recommendations`.
+
+    `context.category` keeps items of that category, `context.item_id` is the item on the page, and
+    `context.query` the words looked for (see `Request`); all else in it is logged alone.
+    """
 
     user_id: Id
     num: Annotated[int, Meta(ge=1, le=MAX_NUM)] = 10
@@ -90,15 +97,15 @@ def field_and_reason(message: str) -> tuple[str, str]:
     return path, reason
 
 
-def category_of(context: Context | None) -> str | None:
-    """Return `context.category`, which must be text where it is given."""
-    raw = (context or {}).get("category")
+def told(context: Context | None, key: str) -> str | None:
+    """Return what the context has under a key, which must be text where it is given."""
+    raw = (context or {}).get(key)
     if raw is None:
         return None
     try:
-        return msgspec.json.decode(raw, type=str | None)
+        return msgspec.json.decode(raw, type=Words | None)
     except msgspec.ValidationError as error:
-        raise BadRequest(422, ("context.category", str(error))) from None
+        raise BadRequest(422, (f"context.{key}", str(error))) from None
 
 
 def openapi_body(kind: Any) -> dict[str, Any]:

@@ -22,10 +22,10 @@ from serve.bodies import (
     EventsBody,
     ItemsBody,
     RecommendationsBody,
-    category_of,
     openapi_body,
     parse,
     raw_body,
+    told,
 )
 from serve.measure import Measured
 
@@ -109,7 +109,9 @@ def _question(body: RecommendationsBody) -> Question:
         request_id=uuid.uuid4().hex,
         num=body.num,
         exclude=body.exclude,
-        category=category_of(body.context),
+        category=told(body.context, "category"),
+        item=told(body.context, "item_id"),
+        query=told(body.context, "query"),
         context=body.context,
         explain=body.explain,
         details=body.details,

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from ray_rec.config import RunConfig
-from ray_rec.evaluation.asking.ledger import Ranked
 from ray_rec.evaluation.asking.logged import Logged, read_log
 from ray_rec.evaluation.asking.splits import Split
 from ray_rec.evaluation.backtest import backtest
@@ -21,7 +20,7 @@ from ray_rec.evaluation.prequential import MODEL, Clock, Options
 from ray_rec.evaluation.rankers.models import Makings, make
 from ray_rec.evaluation.reports.provenance import commit, machine
 from ray_rec.evaluation.reports.trials import described, listed
-from ray_rec.evaluation.trials import ALL, NEW, divide, put
+from ray_rec.evaluation.trials import ALL, NEW, Trials, divide, put
 from ray_rec.features.examples import WINDOW_ITEMS_SCHEMA
 from ray_rec.log.base import open_log
 
@@ -96,7 +95,7 @@ def _clicks(logged: Logged, config: RunConfig, options: EvaluateOptions) -> dict
 
 def _described(
     split: Split,
-    trials: dict[str, list[Ranked]],
+    trials: Trials,
     logged: Logged,
     options: EvaluateOptions,
     seed: int,
@@ -106,14 +105,15 @@ def _described(
     words = word_vectors([str(text) for text in logged.items["text"].to_pylist()])
 
     def view(name: str) -> dict[str, Any]:
-        asked = trials[name][0]
+        answered = trials.views[name]
+        asked = answered[0]
         return {
             "model": MODEL,
             "cutoff": options.cutoff,
             "queries": len(asked.user),
             "users": len(set(asked.user.tolist())),
             "targets": len(asked.target_query),
-            **described(trials[name], options.against, options.cutoff, seed),
+            **described(answered, options.against, options.cutoff, seed),
         }
 
     return {
@@ -121,6 +121,7 @@ def _described(
         "items": len(events.item_ids),
         "learned": int(split.train.sum()),
         **view(ALL),
-        "lists": listed(trials[ALL], counts, words),
-        **({NEW: view(NEW)} if NEW in trials else {}),
+        "lists": listed(trials.views[ALL], counts, words),
+        "learning": trials.learning,
+        **({NEW: view(NEW)} if NEW in trials.views else {}),
     }

@@ -103,6 +103,7 @@ class _Answers:
     def __init__(self, queries: Queries, view: View, seen: Int64, cutoff: int) -> None:
         self._queries, self._repeats, self._cutoff = queries, view.repeats, cutoff
         self._seen = seen[view.targets]
+        self._collected = (seen + queries.taken_meanwhile())[view.targets]
         self._asked, self._query = np.unique(
             queries.target_query[view.targets], return_inverse=True
         )
@@ -130,4 +131,4 @@ class _Answers:
             ranks[name], lists[name] = (np.concatenate(part) for part in of_parts)
         window = np.zeros(len(self._asked), np.int64)
         user = self._queries.user[self._asked]
-        return Ranked(window, user, self._query, self._seen, ranks, lists)
+        return Ranked(window, user, self._query, self._seen, self._collected, ranks, lists)

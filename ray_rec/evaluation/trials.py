@@ -1,6 +1,8 @@
 """One protocol's questions put to all models, those that draw at random once for each seed."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +14,33 @@ from ray_rec.evaluation.asking.splits import Split, global_time, item_holdout, l
 from ray_rec.evaluation.asking.tables import Events
 from ray_rec.evaluation.offline import Progress, View, judge_views
 from ray_rec.evaluation.options import EvaluateOptions
+from ray_rec.evaluation.rankers.baselines import Ranker
+from ray_rec.evaluation.rankers.hybrid import Hybrid
 from ray_rec.evaluation.rankers.models import DRAWN, Makings, make
 
 ALL, NEW = "all", "new_to_user"
 """Views of the same answers: every target, and those that their user had never taken."""
+
+
+@dataclass(frozen=True)
+class Trials:
+    """What all models answered, by view and seed, and how those that tell it learned.
+
+    `learning` has by model the unit that it learns at a time and, for each seed, the mean loss of
+    each: `{"unit": "pass", "losses": [[…], …]}`.
+    """
+
+    views: dict[str, list[Ranked]]
+    learning: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def add(self, views: Sequence[Ranked], rankers: Sequence[Ranker]) -> None:
+        """Take what another seed gave."""
+        for trials, answers in zip(self.views.values(), views, strict=True):
+            trials.append(trials[0].with_answers(answers) if trials else answers)
+        for ranker in rankers:
+            if isinstance(ranker, Hybrid):
+                told = self.learning.setdefault(ranker.name, {"unit": ranker.unit, "losses": []})
+                told["losses"].append(ranker.losses)
 
 
 def divide(events: Events, options: EvaluateOptions) -> Split:
@@ -41,7 +66,7 @@ def put(
     items: pa.Table,
     options: EvaluateOptions,
     progress: Progress | None = None,
-) -> dict[str, list[Ranked]]:
+) -> Trials:
     """Return for each view what all models answer under each seed.
 
     Args:
@@ -52,14 +77,13 @@ def put(
         progress: told how far each model is.
     """
     views = _views(split, options)
-    out: dict[str, list[Ranked]] = {name: [] for name in views}
+    out = Trials({name: [] for name in views})
     for number, seed in enumerate(options.seeds or (config.learner.seed,)):
         own = replace(config, learner=replace(config.learner, seed=seed))
         names = [name for name in options.rankers if not number or name in DRAWN]
         rankers = make(names, Makings(own, items, options.passes, options.is_ordered))
         found = judge_views(split, rankers, [*views.values()], progress, options.cutoff)
-        for trials, answers in zip(out.values(), found, strict=True):
-            trials.append(trials[0].with_answers(answers) if trials else answers)
+        out.add(found, rankers)
     return out
 
 

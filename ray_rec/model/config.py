@@ -75,6 +75,8 @@ class ModelConfig:
     outcomes: tuple[str, ...] = ("click", "cart", "purchase")
     id_prior: float = 5.0
     id_dropout: float = 0.25
+    births: float = 0.0
+    """Share of a step's items that are learned as though they had collected fewer events."""
     recall_loss: Literal["softmax", "bce"] = "softmax"
     exact_items: int = 4_000
     negatives: int = 512
@@ -113,6 +115,8 @@ class ModelConfig:
             raise ConfigError(f"model.dim {self.dim} must be a multiple of model.heads")
         if not (0 <= self.dropout < 1 and 0 <= self.id_dropout < 1):
             raise ConfigError("model.dropout and model.id_dropout must be from 0 to below 1")
+        if not 0 <= self.births <= 1:
+            raise ConfigError(f"model.births is {self.births}; it must be from 0 to 1")
         for alpha, beta in (("alpha", "beta"), ("alpha_end", "beta_end")):
             pair = getattr(self, alpha), getattr(self, beta)
             if min(pair) < 0 or sum(pair) == 0:

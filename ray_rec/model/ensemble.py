@@ -41,7 +41,7 @@ class Scorer(Protocol):
         """Return a scorer whose row j is this one's row rows[j], or a cold item."""
 
     def recall(
-        self, history: History, at_ms: int, popularity: Float32
+        self, history: History, at_ms: int, popularity: Float32, sought: Float32 | None = None
     ) -> tuple[Float32, dict[str, Float32]]:
         """Return the recall scores of all items, [N], and their parts by name."""
 
@@ -128,13 +128,13 @@ class Ensemble:
         return type(self)(moved, self._config)
 
     def recall(
-        self, history: History, at_ms: int, popularity: Float32
+        self, history: History, at_ms: int, popularity: Float32, sought: Float32 | None = None
     ) -> tuple[Float32, dict[str, Float32]]:
         """Return the recall scores of all items and what they are made of, [N] each.
 
         Parts are the members' own, weighted; of a vote, what each member adds to it.
         """
-        said = [member.recall(history, at_ms, popularity) for member in self._members]
+        said = [m.recall(history, at_ms, popularity, sought) for m in self._members]
         scores = self._together([score for score, _ in said])
         weights = self._recall_weights
         if self._config.combine == "rank-vote":

@@ -129,10 +129,13 @@ class Servable:
         return Servable(self._model, self._whitening, _Tables(**columns, text=text))
 
     def recall(
-        self, history: History, at_ms: int, popularity: Float32
+        self, history: History, at_ms: int, popularity: Float32, sought: Float32 | None = None
     ) -> tuple[Float32, dict[str, Float32]]:
-        """Return the recall scores of all items, float32 [N], and their parts by name, [N] each."""
-        parts = self._parts([history], np.array([at_ms]), popularity)
+        """Return the recall scores of all items, float32 [N], and their parts by name, [N] each.
+
+        Text is likened to that `sought`, a raw vector [raw_dim], where it is given.
+        """
+        parts = self._parts([history], np.array([at_ms]), popularity, sought)
         scores = sum(parts.values(), torch.zeros(()))[0]
         return scores.numpy(), {name: part[0].numpy() for name, part in parts.items()}
 
@@ -141,7 +144,7 @@ class Servable:
         self, histories: Sequence[History], at_ms: Int64, popularity: Float32
     ) -> Float32:
         """Return recall scores float32 [Q, N] of several people."""
-        parts = self._parts(histories, at_ms, popularity)
+        parts = self._parts(histories, at_ms, popularity, None)
         scores = parts["taste"]
         for name in ("popularity", "text", "repeat"):
             scores += parts[name]
@@ -150,7 +153,7 @@ class Servable:
 
     @torch.inference_mode()
     def _parts(
-        self, histories: Sequence[History], at_ms: Int64, popularity: Float32
+        self, histories: Sequence[History], at_ms: Int64, popularity: Float32, words: Float32 | None
     ) -> dict[str, Tensor]:
         """Return the parts of the recall scores, each [Q, N] of its own but popularity, [1, N]."""
         tables, head = self._tables, self._model.recall
@@ -159,7 +162,11 @@ class Servable:
         own, item = view.own, rows[view.own.item]
         repeat = torch.zeros(len(histories), self.num_items)
         repeat[own.query, item] = head.repeats(own.values, known[item])
-        profile = head.profile(view.text_last, view.text_mean) * tables.text.shape[1] ** -0.5
+        profile = head.profile(view.text_last, view.text_mean)
+        if words is not None:
+            unit = functional.normalize(self._whitening.apply(torch.from_numpy(words[None])))
+            profile = head.profile(unit, unit)
+        profile = profile * tables.text.shape[1] ** -0.5
         alike = (profile @ tables.text.T).index_select(1, tables.text_row)
         return {
             "taste": head.taste(view.user) @ tables.vector.T,

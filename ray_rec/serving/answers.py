@@ -12,7 +12,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One question: what should this user see next?
 
     `ts` (ms) is the moment that is asked about, None for now; replays set it. `category` keeps
-    items of one category. `details` adds titles, `explain` the parts of each score.
+    items of one category. `item` is looked at now: it counts as viewed, and is not shown. `query`
+    is what is looked for: items are likened to its words in the place of the history's. Neither is
+    kept but in the exposure's `context`. `details` adds titles, `explain` the parts of each score.
     """
 
     user_id: str
@@ -20,6 +22,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     num: int = 10
     exclude: tuple[str, ...] = ()
     category: str | None = None
+    item: str | None = None
+    query: str | None = None
     context: Mapping[str, msgspec.Raw] | None = None
     explain: bool = False
     details: bool = False

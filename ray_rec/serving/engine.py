@@ -24,6 +24,7 @@ from ray_rec.registry import Manifest, Version
 from ray_rec.serving.answers import Answer, Details, Request, SimilarItem
 from ray_rec.serving.cold import ColdTexts
 from ray_rec.serving.config import ServingConfig
+from ray_rec.serving.context import Sought, looking_at
 from ray_rec.serving.live import Live, to_replica_order, with_cold
 from ray_rec.serving.policy import Choice, epsilon_greedy, greedy, request_generator
 from ray_rec.serving.profiles import Profiles
@@ -47,6 +48,7 @@ class _View(NamedTuple):
     history: History
     popularity: Float32  # [N, H]
     eligible: Bool  # [N]
+    sought: Float32 | None  # [text_dim] raw, by the version's encoder
 
 
 class Engine:
@@ -156,14 +158,14 @@ class Engine:
             raise NotReady("no model version is loaded yet: train one, or wait for the first")
         return self._live
 
-    def recommend(self, request: Request) -> Answer:
+    def recommend(self, request: Request, sought: Sought | None = None) -> Answer:
         """Answer a request with one version; fewer than `num` items only if no more may be shown.
 
         Raises:
             NotReady: no version is loaded yet.
         """
         at_ms = time.time_ns() // 1_000_000 if request.ts is None else request.ts
-        view = self._view(request)
+        view = self._view(request, at_ms, sought)
         ranking = self._rank(view, at_ms, request)
         choice = self._choose(request, len(ranking.rows))
         return Answer(
@@ -177,7 +179,7 @@ class Engine:
             ),
         )
 
-    def _view(self, request: Request) -> _View:
+    def _view(self, request: Request, at_ms: int, sought: Sought | None) -> _View:
         live = self._served()
         n = live.num_rows
         with self._lock:
@@ -187,12 +189,14 @@ class Engine:
                 eligible = self._shelf.available()[:n] & live.has_vector
             else:
                 eligible = self._shelf.in_category(request.category)[:n] & live.has_vector
-            excluded = [self.catalogue.index.row(item_id) for item_id in request.exclude]
+            excluded = [self.catalogue.index.row(i) for i in (*request.exclude, request.item or "")]
+        history = looking_at(history, excluded[-1], self.features, at_ms)
         eligible[[row for row in excluded if 0 <= row < n]] = False
         known = history.item < n
         known[known] = live.has_vector[history.item[known]]
         seen = History(history.item[known], history.type[known], history.ts[known])
-        return _View(live, seen, popularity, eligible)
+        words = sought.by(live.manifest.encoder) if sought else None
+        return _View(live, seen, popularity, eligible, words)
 
     def _popular(self, num_rows: int) -> Float32:
         """Return popularity features [>= num_rows, H], at most `popularity_s` old."""
@@ -208,7 +212,7 @@ class Engine:
 
     def _rank(self, view: _View, at_ms: int, request: Request) -> Ranking:
         servable = view.live.servable
-        scores, parts = servable.recall(view.history, at_ms, view.popularity)
+        scores, parts = servable.recall(view.history, at_ms, view.popularity, view.sought)
         rows = best_rows(scores, view.eligible, max(self.serving.pool, request.num))
         outcomes = servable.click(view.history, at_ms, view.popularity, rows)
         total = combined(scores[rows], likeliest(outcomes), self.serving.click_weight)

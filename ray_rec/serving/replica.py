@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
@@ -18,13 +18,11 @@ from ray_rec.log import EventLog
 from ray_rec.registry import Manifest, Registry, Version
 from ray_rec.serving.answers import Answer, Request
 from ray_rec.serving.config import ServingConfig
+from ray_rec.serving.context import Encode, sought
 from ray_rec.serving.engine import Engine
 from ray_rec.serving.exposures import ExposureWriter
 from ray_rec.serving.follower import LogFollower
 from ray_rec.serving.metrics import Metrics
-
-Encode = Callable[[Sequence[str], str], npt.NDArray[np.float32]]
-"""Texts and the digest of the encoder that must encode them -> raw vectors [n, text_dim]."""
 
 _TEXTS_POLL_S = 0.02
 _TEXTS_AT_ONCE = 256
@@ -106,7 +104,11 @@ class Replica:
 
         With `request.ts` the answer is hypothetical, shown to nobody, and not logged.
         """
-        answer = self.engine.recommend(request)
+        words = None
+        if request.query and self._encode is not None:
+            encoder = self.engine.manifest.encoder
+            words = sought(request.query, encoder, self._encode, self.metrics)
+        answer = self.engine.recommend(request, words)
         if request.ts is None:
             self._exposures.put(answer.exposure(request.context))
         return answer

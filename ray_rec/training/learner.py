@@ -27,6 +27,7 @@ from ray_rec.model.servable import (
     tensors_under,
 )
 from ray_rec.training.adversarial import with_adversary
+from ray_rec.training.births import younger
 from ray_rec.training.config import LearnerConfig
 from ray_rec.training.course import Course, Share
 from ray_rec.training.divergence import DivergenceGuard
@@ -169,6 +170,7 @@ class Learner(Learned):
         items = self._items.gather(index, course.popularity, config.id_prior)
         if self._tuner is not None:
             items = self._tuner.live(items, self._items.text_row[index], course.number, step)
+        items = younger(items, rows, course.number, step, config.births)
         kept = mix(*_ints(course.number, step), rows) >= _threshold(config.id_dropout)
         own = torch.from_numpy(kept).to(self._device, self._dtype)
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -196,6 +197,20 @@ def test_bad_rows_go_to_dead_letters_when_told_to(tmp_path: Path, log: EventLog)
         (EVENTS, row) for row in range(2, 8)
     ]
     assert letters[4]["field"] == "price"
+
+
+@pytest.mark.parametrize("name", ["items.parquet", "items.csv"])
+def test_a_price_that_is_nan_is_unknown(tmp_path: Path, log: EventLog, name: str) -> None:
+    path, events = tmp_path / name, tmp_path / "e.csv"
+    if path.suffix == ".csv":
+        path.write_text("item_id,title,price\ni1,tea,2.5\ni2,tea,nan\n")
+    else:
+        columns = {"item_id": ["i1", "i2"], "title": ["tea", "tea"], "price": [2.5, math.nan]}
+        pq.write_table(pa.table(columns), path)
+    events.write_text("user_id,item_id,ts,price\nu1,i1,1000,nan\n")
+    import_tables(log, events, path)
+    assert {i["item_id"]: i["price"] for i in read(log, ITEMS)} == {"i1": 2.5, "i2": None}
+    assert [event["price"] for event in read(log, EVENTS)] == [None]
 
 
 def test_lines_that_are_no_json_are_bad_rows(tmp_path: Path, log: EventLog) -> None:

@@ -84,7 +84,10 @@ def test_report_says_what_was_found_and_where_it_comes_from(
     page = (tmp_path / "backtest.html").read_text()
     assert "<script" not in page
     assert not re.search(r"(src|href)=|url\(|https?://", page)
-    assert page.count("<svg") == 10  # four metrics as bars and as curves, two of clicks
+    # four metrics as bars and as curves, the warm-up, two losses, two of clicks
+    assert page.count("<svg") == 4 + 4 + 1 + 2 + 2
+    for title in ("As an item warms up", "recall loss", "click loss", "purchase: observed rate"):
+        assert f">{title}</" in page
     assert "own-frequency" in page
 
 

@@ -243,6 +243,17 @@ def test_one_class_only_is_named() -> None:
         judge_clicks(shown, ("click",), ("item-prior",), TimeOptions(0.8), 0)
 
 
+def test_an_outcome_that_was_never_seen_in_learning_is_left_out() -> None:
+    shown = many(400)
+    late = (np.arange(400) >= 350).astype(np.float32)[:, None]  # after the split at 320
+    shown = replace(shown, labels=np.hstack([shown.labels, late]))
+    found = judge_clicks(shown, ("click", "cart"), ("item-prior",), TimeOptions(0.8), 0)
+    assert list(found) == ["click"]
+    alone = replace(shown, labels=late)
+    with pytest.raises(DataError, match=r"none of \['cart'\] happened to some and not to others"):
+        judge_clicks(alone, ("cart",), ("item-prior",), TimeOptions(0.8), 0)
+
+
 @pytest.mark.parametrize(("name", "package"), [("logistic", "sklearn"), ("lightgbm", "lightgbm")])
 def test_a_missing_package_is_named(
     monkeypatch: pytest.MonkeyPatch, name: str, package: str

@@ -73,11 +73,14 @@ def test_reports_say_what_was_asked_and_found(
     assert told[-1] == ("popularity", stored["queries"], stored["queries"])
     assert stored["queries"] == 40  # the last tenth of 400 events; one for each of 40 users
     assert stored["queries"] == sum(b["targets"] for b in stored["by_times_seen"].values())
+    assert sum(stage["targets"] for stage in stored["warm_up"].values()) == 40
     assert stored["learned"] < 400
     assert stored["data"]["counts"]["events"] == 400
     page = (tmp_path / "evaluation.html").read_text()
     assert "<h1>Evaluation</h1>" in page
     assert "own-frequency" in page
+    assert page.count("<svg") == 4 + 1  # a metric's bars each, and the warm-up
+    assert "How it learned" not in page
     assert "<script" not in page
 
 
@@ -133,10 +136,20 @@ def test_it_repeats_itself(config: RunConfig) -> None:
 # the hybrid
 
 
-def test_the_hybrid_knows_people_with_habits_better_than_popularity(config: RunConfig) -> None:
+def test_the_hybrid_knows_people_with_habits_better_than_popularity(
+    config: RunConfig, tmp_path: Path
+) -> None:
     options = EvaluateOptions(models=("hybrid",), passes=5, repeats=True)
     report = evaluate(config, options)
     assert report["above_popularity"]["hybrid"]["mrr"]["low"] > 0
+    assert list(report["learning"]) == ["hybrid"]
+    curve = report["learning"]["hybrid"]
+    assert curve["unit"] == "pass"
+    (losses,) = curve["losses"]
+    assert len(losses) == 5
+    assert losses == sorted(losses, reverse=True)
+    write_evaluation(report, tmp_path)
+    assert ">hybrid: loss</figcaption>" in (tmp_path / "evaluation.html").read_text()
 
 
 def test_the_hybrid_knows_nothing_of_the_time_of_a_question_or_later(config: RunConfig) -> None:

@@ -1,6 +1,7 @@
 """Rankers in the offline harness: numbers by hand, and a future that is there but not used."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -249,6 +250,20 @@ def test_a_ranker_that_learned_nothing_has_scores(name: str) -> None:
     ranker.observe(nothing)
     found = ranker.scores(queries)
     assert found.shape == (1, 4)
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("name", RANKERS)
+def test_a_ranker_takes_a_user_with_ten_thousand_events(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = [("ann", ITEMS[number % 4], number) for number in range(10_000)]
+    split = global_time(Events.of(table([*many, ("bob", "tea", 1), ("bob", "milk", 9_999)]), ITEMS))
+    monkeypatch.setattr(f"{__name__}.TINY", replace(TINY, epochs=1, batch=256))
+    ranker = RANKERS[name]()
+    ranker.observe(split.training())
+    found = ranker.scores(split.queries().part(0, 4))
+    assert found.shape == (4, 4)
     assert np.isfinite(found).all()
 
 

@@ -9,13 +9,16 @@ from ray_rec.evaluation.asking.questions import Interactions, Queries
 from ray_rec.evaluation.clicks.measures import Judged
 from ray_rec.evaluation.reports.summary import summarise
 
+FRESH = Interactions(
+    np.array([5, 5, 6]), np.array([0, 0, 0]), np.array([90, 100, 99]), np.zeros(3, np.int8)
+)
+
 
 def queries(users: list[int], target_query: list[int]) -> Queries:
-    none = np.zeros(0, np.int64)
+    """Ask for item 0 at 100 ms, which two others took before that in the same window."""
     query = np.array(target_query)
-    return Queries(
-        np.array(users), none, [], query, np.zeros(len(query), int), Interactions(*[none] * 4), 9
-    )
+    at = np.full(len(users), 100)
+    return Queries(np.array(users), at, [], query, np.zeros(len(query), int), FRESH, 9)
 
 
 @pytest.fixture
@@ -57,6 +60,18 @@ def test_buckets_count_targets(summary: dict) -> None:
     assert buckets["0"]["hr"]["hybrid"]["value"] == 1
     assert buckets[">20"]["hr"]["hybrid"]["value"] == 0
     assert "hr" not in buckets["1-5"]
+
+
+def test_stages_count_what_was_collected_until_the_question(summary: dict) -> None:
+    stages = summary["warm_up"]
+    assert {name: part["targets"] for name, part in stages.items() if part["targets"]} == {
+        "2": 1,  # none before the window, two of it before the question, one at its time
+        "6-10": 1,
+        ">20": 1,
+    }
+    assert list(stages) == ["0", "1", "2", "3-5", "6-10", "11-20", ">20"]
+    assert stages["2"]["hr"]["hybrid"]["value"] == 1
+    assert stages["6-10"]["hr"]["popularity"]["value"] == 0
 
 
 def test_windows(summary: dict) -> None:

@@ -9,6 +9,7 @@ from ray_rec.evaluation.reports.trials import described, listed
 
 USER, QUERY = np.array([1, 1, 2]), np.arange(3)
 SEEN = np.array([0, 3, 30])
+COLLECTED = np.array([1, 3, 30])
 POPULARITY = np.array([1.0, 20.0, 1.0])
 LISTS = np.array([[0, 1], [0, 1], [0, 1]])
 
@@ -16,7 +17,7 @@ LISTS = np.array([[0, 1], [0, 1], [0, 1]])
 def trial(ranks: list[float], lists: list[list[int]]) -> Ranked:
     answers = {"sasrec": np.array(ranks), "popularity": POPULARITY}
     made = {"sasrec": np.array(lists), "popularity": LISTS}
-    return Ranked(np.zeros(3, int), USER, QUERY, SEEN, answers, made)
+    return Ranked(np.zeros(3, int), USER, QUERY, SEEN, COLLECTED, answers, made)
 
 
 TRIALS = [
@@ -59,6 +60,14 @@ def test_buckets_are_of_the_same_runs(report: dict) -> None:
     assert report["by_times_seen"]["6-20"] == {"targets": 0}
 
 
+def test_stages_go_by_what_was_collected(report: dict) -> None:
+    stages = report["warm_up"]
+    assert [part["targets"] for part in stages.values()] == [0, 1, 0, 1, 0, 0, 1]
+    assert stages["1"]["hr"]["sasrec"]["by_seed"] == [1, 1, 0]
+    assert stages["3-5"]["hr"]["sasrec"]["value"] == pytest.approx(2 / 3)
+    assert stages["3-5"]["hr"]["popularity"]["value"] == 0
+
+
 def test_one_seed_tells_of_users_and_not_of_luck() -> None:
     report = described(TRIALS[:1], ("popularity",), 10, seed=0)
     found = report["above_popularity"]["sasrec"]["hr@10"]
@@ -81,7 +90,7 @@ def test_what_lists_do_with_the_catalogue() -> None:
 
 
 def test_answers_of_another_seed_stand_beside_those_that_draw_nothing() -> None:
-    other = Ranked(np.zeros(3, int), USER, QUERY, SEEN, {"sasrec": np.ones(3)}, {})
+    other = Ranked(np.zeros(3, int), USER, QUERY, SEEN, SEEN, {"sasrec": np.ones(3)}, {})
     both = TRIALS[0].with_answers(other)
     assert both.ranks["popularity"] is POPULARITY
     assert both.ranks["sasrec"].tolist() == [1, 1, 1]

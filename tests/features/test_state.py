@@ -108,6 +108,15 @@ def test_a_live_follower_has_the_same_histories_popularity_and_catalogue():
     np.testing.assert_allclose(live_counts, counts, rtol=1e-6)
 
 
+def test_a_user_with_ten_thousand_events_keeps_the_newest():
+    stream = Stream(history_length=50)
+    made = stream.window(*(event("ann", f"i{n % 300}", T0 + n) for n in range(10_000)))
+    assert sum(map(len, made.examples["target_item"].to_pylist())) == 10_000
+    kept = stream.state.histories.last("ann")
+    assert kept.ts.tolist() == list(range(T0 + 9_950, T0 + 10_000))
+    assert stream.state.totals["tokens"] == 10_000
+
+
 def test_an_unknown_user_has_an_empty_history():
     history = FeatureState(FeatureConfig()).histories.last("nobody")
     assert [len(part) for part in history] == [0, 0, 0]

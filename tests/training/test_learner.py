@@ -294,6 +294,27 @@ def test_a_person_without_history_and_an_unknown_price_are_learned() -> None:
     assert all(np.isfinite(v) for v in _learn(learner, 0, rows).summary().values())
 
 
+def test_an_outcome_that_never_happened_becomes_unlikely() -> None:
+    learner = _learner(config=replace(FAST, lr=1e-2))
+    for number in range(20):
+        _learn(learner, number, toy.click_rows(32, number))  # purchases alone
+    seen = toy.history([1, 2, 3])
+    p = learner.servable().click(seen, toy.NOW_MS, toy.POPULARITY, np.arange(toy.NUM_ITEMS))
+    assert ((p > 0) & (p < 1)).all()
+    click, cart, purchase = p.mean(axis=0)
+    assert max(click, cart) < 0.1 < purchase
+
+
+def test_a_person_with_ten_thousand_events_is_learned_and_answered() -> None:
+    tokens = [number % toy.NUM_ITEMS for number in range(10_000)]
+    learner = _learner()
+    losses = _learn(learner, 0, [toy.row(tokens, [0], shown=[(1, 4), (2, 0)])]).summary()
+    assert losses.keys() == {"recall_loss", "click_loss"}
+    assert np.isfinite(list(losses.values())).all()
+    found, _ = learner.servable().recall(toy.history(tokens), toy.NOW_MS, toy.POPULARITY)
+    assert np.isfinite(found).all()
+
+
 @pytest.mark.parametrize("poison", ["popularity", "weight"])
 def test_a_loss_that_is_not_finite_names_window_and_step(poison: str) -> None:
     learner, rows = _learner(), toy.ring_rows(40, 0)

@@ -18,6 +18,7 @@ class Ranked:
     user: Int64  # [Q]
     target_query: Int64  # [T] -> Q
     seen: Int64  # [T] how often the target had been taken before its window
+    collected: Int64  # [T] the same until the question: what a model with live counts knows
     ranks: dict[str, Float64]  # [T]
     lists: dict[str, Int64] = field(default_factory=dict)
     """[Q, k] the best items, by ranker; nothing where they were not kept"""
@@ -36,6 +37,7 @@ class Ranked:
             self.user[queries],
             np.searchsorted(queries, self.target_query[keep]),
             self.seen[keep],
+            self.collected[keep],
             {name: ranks[keep] for name, ranks in self.ranks.items()},
             {name: lists[queries] for name, lists in self.lists.items()},
         )
@@ -69,11 +71,13 @@ class Ledger:
         first = np.cumsum([0, *sizes])[:-1]
         names = self._ranked[0][3] if self._ranked else {}
         query = [part[1].target_query + at for part, at in zip(self._ranked, first, strict=True)]
+        collected = [seen + queries.taken_meanwhile() for _, queries, seen, _ in self._ranked]
         return Ranked(
             np.repeat(np.array([number for number, *_ in self._ranked], np.int64), sizes),
             _joined([queries.user for _, queries, _, _ in self._ranked]),
             _joined(query),
             _joined([seen for _, _, seen, _ in self._ranked]),
+            _joined(collected),
             {name: _joined([ranks[name] for *_, ranks in self._ranked]) for name in names},
         )
 

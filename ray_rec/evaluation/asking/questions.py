@@ -11,7 +11,16 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 
-from ray_rec.features.arrays import AnyArray, Int64, UInt64, column, mix, numbers, ragged_ranges
+from ray_rec.features.arrays import (
+    AnyArray,
+    Int64,
+    UInt64,
+    column,
+    mix,
+    numbers,
+    ragged_ranges,
+    segment_search,
+)
 from ray_rec.features.examples import EVENTS_CODE, Batch, collate
 from ray_rec.features.histories import History
 from ray_rec.features.index import Index
@@ -67,6 +76,14 @@ class Queries:
     def __len__(self) -> int:
         """Return Q."""
         return len(self.user)
+
+    def taken_meanwhile(self) -> Int64:
+        """Return how often each target's item is in `fresh` strictly before its question, [T]."""
+        order = np.lexsort((self.fresh.ts, self.fresh.item))
+        item, ts = self.fresh.item[order], self.fresh.ts[order]
+        low = np.searchsorted(item, self.target_item, "left")
+        high = np.searchsorted(item, self.target_item, "right")
+        return segment_search(ts, low, high, self.ts[self.target_query]) - low
 
     def part(self, start: int, end: int) -> Self:
         """Return queries start … end-1."""

@@ -35,6 +35,7 @@ from ray_rec.model.text import Vectors
 from ray_rec.training.config import LearnerConfig
 from ray_rec.training.epochs import one_cycle, study
 from ray_rec.training.learner import Learner
+from ray_rec.training.metrics import Metrics
 from ray_rec.training.moments import Moments
 
 MOMENTS = 256
@@ -56,6 +57,8 @@ class Hybrid:
 
     Attributes:
         after_pass: told the number of passes that are done, from 1; it may ask for scores.
+        unit: what is learned at a time, a pass or a window.
+        losses: the mean loss over the targets of each, in order.
     """
 
     name = "hybrid"
@@ -72,6 +75,7 @@ class Hybrid:
         features = replace(config.features, held_out_share=0.0, user_ttl_days=0)
         self._config, self._features = config, features
         self._items, self._raw, self._passes, self._ordered = items, raw, passes, ordered
+        self.unit, self.losses = "pass" if passes > 1 else "window", list[float]()
         self._state = FeatureState(features)
         self._learner = self._new_learner(config.learner)
         self._timeline = Timeline()
@@ -115,8 +119,11 @@ class Hybrid:
             self._study(done)
         else:
             for made, rows, num_steps in self._lessons(done):
-                self._learner.learn(made, rows, num_steps)
+                self._tell(self._learner.learn(made, rows, num_steps))
             self._passed(1)
+
+    def _tell(self, losses: Metrics) -> None:
+        self.losses.append(losses.summary().get("recall_loss", float("nan")))
 
     def _passed(self, number: int) -> None:
         self._servable = None
@@ -136,14 +143,12 @@ class Hybrid:
             done.item, done.ts, self._items.num_rows, self._features.half_lives_days, MOMENTS
         )
         self._learner = self._new_learner(one_cycle(config, made.examples.num_rows, passes))
-        study(
-            self._learner,
-            made,
-            moments,
-            config.rows_per_step,
-            passes,
-            lambda number, _losses: self._passed(number),
-        )
+
+        def tell(number: int, losses: Metrics) -> None:
+            self._tell(losses)
+            self._passed(number)
+
+        study(self._learner, made, moments, config.rows_per_step, passes, tell)
 
     def _lessons(self, done: Interactions) -> Iterator[Lesson]:
         """Yield the windows that have anything to learn."""

@@ -1,10 +1,14 @@
-"""Inline SVG charts for reports: lines, bars with intervals, calibration; no scripts, no assets."""
+"""Inline SVG charts for reports: lines, stages, bars, calibration, dots; no scripts, no assets."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import cycle
 from math import isfinite
 
-COLOURS = ("#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#64748b")
+COLOURS = (
+    "#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626", "#64748b",
+    "#0891b2", "#84cc16", "#db2777", "#92400e", "#6366f1", "#0f766e",
+)  # fmt: skip
 
 _WIDTH, _HEIGHT = 560, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 34
@@ -27,7 +31,7 @@ class _Frame:
         low, high = self._y
         return _HEIGHT - _BOTTOM - (value - low) / ((high - low) or 1) * (_HEIGHT - _TOP - _BOTTOM)
 
-    def axes(self, x_label: str, x_ticks: Sequence[float]) -> list[str]:
+    def axes(self, x_label: str, x_ticks: Sequence[float], names: Sequence[str] = ()) -> list[str]:
         low, high = self._y
         left, right, bottom = _LEFT, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
         parts = [_text((left + right) / 2, _HEIGHT - 4, "middle", escape(x_label))]
@@ -36,15 +40,19 @@ class _Frame:
             at = f"{self.y(value):.1f}"
             parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{at}" y2="{at}"/>')
             parts.append(_text(left - 6, self.y(value) + 4, "end", f"{value:.3g}"))
-        return parts + [_text(self.x(x), bottom + 15, "middle", f"{x:.3g}") for x in x_ticks]
+        texts = [escape(name) for name in names] or [f"{x:.3g}" for x in x_ticks]
+        marks = zip(x_ticks, texts, strict=True)
+        return parts + [_text(self.x(x), bottom + 15, "middle", text) for x, text in marks]
 
 
 def _text(x: float, y: float, anchor: str, text: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{text}</text>'
 
 
-def lines(title: str, x_label: str, series: Mapping[str, Points]) -> str:
-    """Return a figure with a line and dots for each named series of (x, y); y begins at 0.
+def lines(title: str, x_label: str, series: Mapping[str, Points], zero: bool = True) -> str:
+    """Return a figure with a line and dots for each named series of (x, y).
+
+    y begins at 0, or, without `zero`, at the least there is, as suits losses.
 
     >>> "polyline" in lines("HR@10", "window", {"popularity": [(1, 0.1), (2, 0.2)]})
     True
@@ -54,8 +62,42 @@ def lines(title: str, x_label: str, series: Mapping[str, Points]) -> str:
     if not every:
         return ""
     xs = sorted({x for x, _ in every})
-    frame = _Frame((xs[0], xs[-1]), (0.0, max(y for _, y in every) * 1.05 or 1.0))
+    least, most = min(y for _, y in every), max(y for _, y in every)
+    ends = (0.0, most * 1.05 or 1.0) if zero else (least, most + 0.05 * (most - least))
+    frame = _Frame((xs[0], xs[-1]), ends)
     return _figure(title, frame, x_label, xs[:: 1 + len(xs) // 12], known)
+
+
+def stages(
+    title: str,
+    x_label: str,
+    names: Sequence[str],
+    series: Mapping[str, Sequence[tuple[float, float] | None]],
+) -> str:
+    """Return a figure with a line over named stages, and whiskers of one standard error.
+
+    Args:
+        title: of the figure.
+        x_label: what the stages are of.
+        names: of the stages, evenly apart.
+        series: by name a (value, error) for each stage; None, or what is not finite, is not drawn.
+    """
+    known = {
+        name: [(float(x), *e) for x, e in enumerate(row) if e is not None and isfinite(sum(e))]
+        for name, row in series.items()
+    }
+    top = max((y + error for row in known.values() for _, y, error in row), default=0.0)
+    if not any(known.values()):
+        return ""
+    frame = _Frame((-0.5, len(names) - 0.5), (0.0, top * 1.05 or 1.0))
+    whiskers = [
+        f'<line x1="{frame.x(x):.1f}" x2="{frame.x(x):.1f}" y1="{frame.y(max(0, y - error)):.1f}" '
+        f'y2="{frame.y(y + error):.1f}" stroke="{colour}" opacity=".5"/>'
+        for row, colour in zip(known.values(), cycle(COLOURS), strict=False)
+        for x, y, error in row
+    ]
+    points = {name: [(x, y) for x, y, _ in row] for name, row in known.items()}
+    return _figure(title, frame, x_label, range(len(names)), points, "".join(whiskers), names=names)
 
 
 def bars(title: str, values: Mapping[str, Mapping[str, float]]) -> str:
@@ -127,10 +169,11 @@ def _figure(
     series: Mapping[str, Points],
     extra: str = "",
     joined: bool = True,
+    names: Sequence[str] = (),
 ) -> str:
-    parts = frame.axes(x_label, ticks)
+    parts = frame.axes(x_label, ticks, names)
     keys = []
-    for (name, points), colour in zip(series.items(), COLOURS, strict=False):
+    for (name, points), colour in zip(series.items(), cycle(COLOURS), strict=False):
         places = [(frame.x(x), frame.y(y)) for x, y in points]
         if joined:
             path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)

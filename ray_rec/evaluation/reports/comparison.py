@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-from ray_rec.evaluation.reports.charts import bars
+from ray_rec.evaluation.reports.charts import bars, lines, stages
 from ray_rec.evaluation.reports.html import DASH, number, table, with_error, with_interval
 from ray_rec.evaluation.reports.summary import BASELINE
 
@@ -32,6 +32,7 @@ def comparison(report: Plain, title: str = "What will they take next") -> Iterab
         heading = f"<h2>Above {escape(reference)}, on the same questions</h2>"
         yield heading + table(["", *metrics], rows, model)
     yield _buckets(report)
+    yield _warm_up(report)
 
 
 def _buckets(report: Plain) -> str:
@@ -51,6 +52,53 @@ def _buckets(report: Plain) -> str:
     ]
     title = f"Share of targets in the first {report['cutoff']}, by how often taken before"
     return f"<h2>{title}</h2>" + table(["times taken", *heads], rows, report["model"])
+
+
+def _warm_up(report: Plain) -> str:
+    found = report["warm_up"]
+    series = {
+        ranker: [
+            (estimate["value"], estimate["error"]) if (estimate := _of(part, ranker)) else None
+            for part in found.values()
+        ]
+        for ranker in report["recall"]
+    }
+    title = f"Share of targets in the first {report['cutoff']}"
+    names = [f"{name} ({part['targets']:,})" for name, part in found.items()]
+    chart = stages(title, "events collected (targets)", names, series)
+    about = (
+        "Targets by how many events of their item there had been when they were asked for, "
+        "learned or only counted; whiskers are one standard error."
+    )
+    return (
+        f'<h2>As an item warms up</h2><p class="about">{about}</p><div class="charts">{chart}</div>'
+    )
+
+
+def _of(part: Plain, ranker: str) -> Plain | None:
+    estimate: Plain | None = part.get("hr", {}).get(ranker)
+    return estimate
+
+
+def learning(report: Plain) -> str:
+    """Return a curve of the mean loss for each model that tells it, a line a seed."""
+    found = report.get("learning")
+    if not found:
+        return ""
+    seeds = report["seeds"]
+    curves = [
+        lines(
+            f"{ranker}: loss",
+            curve["unit"],
+            {
+                f"seed {seed}": list(enumerate(losses, 1))
+                for seed, losses in zip(seeds, curve["losses"], strict=True)
+            },
+            zero=False,
+        )
+        for ranker, curve in found.items()
+    ]
+    return f'<h2>How it learned</h2><div class="charts">{"".join(curves)}</div>'
 
 
 def lists(report: Plain) -> str:

@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 
 from ray_rec.evaluation.clicks.offline import RARE
-from ray_rec.evaluation.reports.comparison import comparison, lists
+from ray_rec.evaluation.reports.comparison import comparison, learning, lists
 from ray_rec.evaluation.reports.html import page, table
 from ray_rec.evaluation.reports.report import (
     Plain,
@@ -40,7 +40,7 @@ def evaluation_html(report: Plain) -> str:
     ranked = [*comparison(report), lists(report)]
     if "new_to_user" in report:
         ranked += comparison(report["new_to_user"], "Of what is new to them")
-    sections = [_about(report), *ranked, *clicks(report), *_rare(report)]
+    sections = [_about(report), *ranked, learning(report), *clicks(report), *_rare(report)]
     return page("Evaluation", [*sections, provenance(report)])
 
 

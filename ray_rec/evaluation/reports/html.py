@@ -20,7 +20,7 @@ th,td{padding:.3rem .8rem;text-align:right;border-bottom:1px solid var(--line);w
 th:first-child,td:first-child{text-align:left}
 tr.model{font-weight:600;background:var(--soft)}
 small{opacity:.7;font-weight:400}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(460px,100%),1fr));gap:1rem}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(460px,100%),1fr));gap:1rem}
 figure{margin:0;border:1px solid var(--line);border-radius:8px;padding:.6rem}
 figcaption{font-weight:600}
 svg{width:100%;height:auto;font:11px system-ui,sans-serif}

@@ -82,7 +82,11 @@ def _curves(report: Plain) -> str:
         lines(metric, "window", _series(report["windows"], "recall", metric))
         for metric in next(iter(report["recall"].values()))
     ]
-    return f'<h2>Window by window</h2><div class="charts">{"".join(curves)}</div>'
+    losses = [
+        lines(name.replace("_", " "), "window", {report["model"]: points}, zero=False)
+        for name, points in _losses(report["windows"]).items()
+    ]
+    return f'<h2>Window by window</h2><div class="charts">{"".join(curves + losses)}</div>'
 
 
 def clicks(report: Plain) -> Iterable[str]:
@@ -168,6 +172,15 @@ def _series(windows: list[Plain], kind: str, metric: str) -> dict[str, list[tupl
     for window in windows:
         for ranker, found in window.get(kind, {}).items():
             series.setdefault(ranker, []).append((window["window"], found[metric]))
+    return series
+
+
+def _losses(windows: list[Plain]) -> dict[str, list[tuple[float, float]]]:
+    """Return the mean losses with which each window was learned, by name."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for window in windows:
+        for name, loss in window.get("losses", {}).items():
+            series.setdefault(name, []).append((window["window"], loss))
     return series
 
 

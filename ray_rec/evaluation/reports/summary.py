@@ -1,6 +1,6 @@
 """From judged answers to numbers with their uncertainty: overall, by window, by how often seen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from ray_rec.config import RunConfig
 from ray_rec.evaluation.asking.ledger import Ledger, Ranked
 from ray_rec.evaluation.clicks.measures import Judged
 from ray_rec.evaluation.metrics.bootstrap import Estimate, auc_by_user, mean_by_user
-from ray_rec.evaluation.metrics.buckets import BUCKETS, bucket
+from ray_rec.evaluation.metrics.buckets import BUCKETS, STAGES, bucket, stage
 from ray_rec.evaluation.metrics.ranking import (
     auc,
     calibration,
@@ -18,7 +18,7 @@ from ray_rec.evaluation.metrics.ranking import (
     ranking,
     user_auc,
 )
-from ray_rec.features.arrays import AnyArray, Bool, Float64
+from ray_rec.features.arrays import AnyArray, Bool, Float64, Int64
 
 BASELINE = "popularity"
 PRIOR = "item-prior"
@@ -48,7 +48,8 @@ def summarise(
         "targets": len(ranked.target_query),
         "tested_windows": len(np.unique(ranked.window)),
         **compared(ranked, cutoff, seed),
-        "by_times_seen": by_times_seen(ranked, cutoff, seed),
+        "by_times_seen": _found_by(BUCKETS, bucket(ranked.seen), ranked, cutoff, seed),
+        "warm_up": _found_by(STAGES, stage(ranked.collected), ranked, cutoff, seed),
         "clicks": {} if clicks is None else _clicks(clicks[1], outcomes, seed),
         "windows": windows,
     }
@@ -88,11 +89,10 @@ def compared(ranked: Ranked, cutoff: int, seed: int, base: str = BASELINE) -> Pl
     return {"recall": plain, f"above_{base}": above}
 
 
-def by_times_seen(ranked: Ranked, cutoff: int, seed: int) -> Plain:
-    """Return the share of targets found among the first, by how often they had been seen."""
+def _found_by(names: Sequence[str], place: Int64, ranked: Ranked, cutoff: int, seed: int) -> Plain:
+    """Return the share of targets found among the first, by where each of them belongs, [T]."""
     out: Plain = {}
-    place = bucket(ranked.seen)
-    for number, name in enumerate(BUCKETS):
+    for number, name in enumerate(names):
         rows = place == number
         out[name] = {"targets": int(rows.sum())}
         if rows.any():

@@ -8,7 +8,7 @@ import numpy as np
 
 from ray_rec.evaluation.asking.ledger import Ranked
 from ray_rec.evaluation.metrics.bootstrap import Estimate, mean_by_user
-from ray_rec.evaluation.metrics.buckets import BUCKETS, bucket
+from ray_rec.evaluation.metrics.buckets import BUCKETS, STAGES, bucket, stage
 from ray_rec.evaluation.metrics.catalogue import (
     coverage,
     diversity,
@@ -29,6 +29,9 @@ Plain = dict[str, Any]
 def described(trials: Sequence[Ranked], references: Sequence[str], cutoff: int, seed: int) -> Plain:
     """Return means over seeds and queries by model, what each has above each reference, buckets.
 
+    `by_times_seen` goes by how often a target was learned, `warm_up` by what it had collected when
+    it was asked for.
+
     Args:
         trials: for each training seed what all models answered, to the same questions; models that
             draw nothing answer alike under each.
@@ -47,8 +50,14 @@ def described(trials: Sequence[Ranked], references: Sequence[str], cutoff: int, 
                 for metric, first, second in both
             }
     recall = {name: _estimates(names, values, user, seed) for name, values in metrics.items()}
-    buckets = _by_times_seen(trials, references, cutoff, seed)
-    return {"references": list(references), "recall": recall, **above, "by_times_seen": buckets}
+    found = _found(trials, cutoff)
+    return {
+        "references": list(references),
+        "recall": recall,
+        **above,
+        "by_times_seen": _by_times_seen(trials[0], found, references, seed),
+        "warm_up": _shares(STAGES, stage(trials[0].collected), trials[0], found, seed),
+    }
 
 
 def listed(trials: Sequence[Ranked], counts: Int64, words: Float32) -> Plain:
@@ -127,27 +136,39 @@ def _plain(found: Comparison) -> Plain:
     }
 
 
+def _found(trials: Sequence[Ranked], cutoff: int) -> dict[str, Float64]:
+    """Return by model which targets are among the first under each seed, [S, T] of 0 and 1."""
+    return {
+        name: np.stack([trial.ranks[name] <= cutoff for trial in trials]).astype(np.float64)
+        for name in trials[0].ranks
+    }
+
+
 def _by_times_seen(
-    trials: Sequence[Ranked], references: Sequence[str], cutoff: int, seed: int
+    asked: Ranked, found: dict[str, Float64], references: Sequence[str], seed: int
 ) -> Plain:
     """Return the share of targets found among the first, by how often they had been learned."""
-    first, place = trials[0], bucket(trials[0].seen)
-    user = first.user[first.target_query]
-    found = {
-        name: np.stack([trial.ranks[name] <= cutoff for trial in trials]).astype(np.float64)
-        for name in first.ranks
-    }
-    out: Plain = {name: {"targets": int((place == at).sum())} for at, name in enumerate(BUCKETS)}
-    for at, name in enumerate(BUCKETS):
-        rows = place == at
-        if rows.any():
-            values = np.stack([column[:, rows] for column in found.values()], axis=2)
-            out[name]["hr"] = _estimates(list(found), values, user[rows], seed)
+    user = asked.user[asked.target_query]
+    out = _shares(BUCKETS, bucket(asked.seen), asked, found, seed)
     for reference, model in product(references, found):
         if model == reference:
             continue
         runs = _runs(user, found[model], found[reference])
-        for name, above in compare_by_bucket(runs, first.seen, seed, least=1).items():
+        for name, above in compare_by_bucket(runs, asked.seen, seed, least=1).items():
             if above is not None:
                 out[name].setdefault(f"above_{reference}", {})[model] = _plain(above)
+    return out
+
+
+def _shares(
+    names: Sequence[str], place: Int64, asked: Ranked, found: dict[str, Float64], seed: int
+) -> Plain:
+    """Return the share of targets found among the first, by where each of them belongs, [T]."""
+    user = asked.user[asked.target_query]
+    out: Plain = {name: {"targets": int((place == at).sum())} for at, name in enumerate(names)}
+    for at, name in enumerate(names):
+        rows = place == at
+        if rows.any():
+            values = np.stack([column[:, rows] for column in found.values()], axis=2)
+            out[name]["hr"] = _estimates(list(found), values, user[rows], seed)
     return out
