@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from ray_rec.events.schema import CONTROLS, EVENTS, EXPOSURES, ITEMS
-from ray_rec.features.arrays import Bool, Float32
+from ray_rec.features.arrays import Bool, Float32, table_of
 from ray_rec.features.catalogue import Catalogue
 from ray_rec.features.config import FeatureConfig
-from ray_rec.features.examples import WindowExamples
+from ray_rec.features.examples import TAKEN_SCHEMA, WindowExamples
 from ray_rec.features.part import Part
 from ray_rec.features.popularity import Popularity
 from ray_rec.features.progress import Progress
@@ -105,6 +105,7 @@ class Shared:
     def finish(self, window: WindowPlan, begun: Begun, gained: Gained) -> WindowExamples:
         """Count what the window gave to the users; return what is to be learned."""
         self.count(begun.share.records, gained.is_token)
+        events, mask = begun.share.records.events, gained.is_token
         self.progress.advance(window.ranges, gained.counts)
         return WindowExamples(
             number=window.number,
@@ -113,6 +114,7 @@ class Shared:
             popularity=begun.popularity,
             at_ms=begun.at_ms,
             counts=gained.counts,
+            taken=table_of({"item": events.item[mask], "ts": events.ts[mask]}, TAKEN_SCHEMA),
         )
 
     def count(self, records: Records, is_token: Bool) -> None:
