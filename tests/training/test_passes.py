@@ -1,4 +1,4 @@
-"""Several passes over the log: what is planned, what is kept, and that they are those of `study`."""
+"""Several passes over the log: what is planned and kept, and that they are those of `study`."""
 
 from collections.abc import Iterator
 from dataclasses import replace
