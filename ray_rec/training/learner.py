@@ -119,7 +119,7 @@ class Learner(Learned):
         popularity = known_popularity(window.popularity, len(self._items)).numpy()
         moments = Moments.once(popularity) if stretch is None else stretch.moments
         negatives = Negatives(popularity, self._model_config, window.number)
-        asked = torch.from_numpy(moments.popularity).to(self._device, self._dtype)
+        asked = torch.tensor(moments.popularity, dtype=self._dtype, device=self._device)
         course = Course(window.number, num_steps, rate_scale, moments, asked, negatives, stretch)
         told = self._config.sequences(examples, window.number)
         batches = shares(told, num_steps, self._model_config.num_outcomes)
