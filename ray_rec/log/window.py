@@ -76,6 +76,16 @@ class Window:
         return self.passes is not None and self.passes.at > 0 and bool(self.replay)
 
     @property
+    def oldest_needed(self) -> int:
+        """Number of the first window that those after this one learn in passes that are under way.
+
+        Of the next window where there are none.
+        """
+        if self.passes is None or self.passes.is_over:
+            return self.number + 1
+        return self.passes.first
+
+    @property
     def num_records(self) -> int:
         """Number of offsets covered; compaction may have left fewer records."""
         return sum(end - start for spans in self.ranges.values() for start, end in spans.values())

@@ -90,6 +90,4 @@ class Lessons:
         """Drop what neither the `oldest` checkpoint nor what follows it may learn again."""
         training, before = self._config.training, self._plans.get(oldest - 1)
         needed = oldest - (training.replay_horizon if training.replay_windows else 0)
-        if before is not None and before.passes is not None and not before.passes.is_over:
-            needed = min(needed, before.passes.first)
-        self._rehearsal.forget(needed)
+        self._rehearsal.forget(min(needed, oldest if before is None else before.oldest_needed))

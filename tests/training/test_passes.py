@@ -226,6 +226,19 @@ def held_targets(owner: StateOwner, windows: list[Window]) -> list[list[int]]:
     return targets
 
 
+def test_passes_over_nothing_that_could_be_learned_are_empty(
+    tmp_path: Path, config: RunConfig
+) -> None:
+    config = replace(config, log=f"sqlite:///{tmp_path}/items.db")
+    with open_log(config.log) as log:
+        create_standard_topics(log, partitions=2)
+        fill_items(log)
+        windows = told(make_planner(log, config))
+    trained = Trained(config)
+    assert [trained.take(window)[0].num_rows for window in windows] == [0, 0, 0, 0]
+    assert trained.learner.steps == 0
+
+
 def test_killed_in_the_third_pass_it_goes_on_to_the_same_weights(
     log: EventLog, config: RunConfig
 ) -> None:
