@@ -126,7 +126,7 @@ def learn_bare(config: RunConfig, windows: Sequence[Repeated]) -> float:
     torch.set_num_threads(config.training.torch_threads)
     torch.manual_seed(0)
     model, items = _model_and_items(config, [made for made, _ in windows])
-    optimizer, schedule = dense_optimizer(dict(model.named_parameters()), config.learner)
+    optimizer = dense_optimizer(dict(model.named_parameters()), config.learner)
     parameters, device = list(model.parameters()), torch.device("cpu")
     popularity = torch.zeros(len(items), len(config.features.half_lives_days))
     model.train()
@@ -148,7 +148,6 @@ def learn_bare(config: RunConfig, windows: Sequence[Repeated]) -> float:
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(parameters, config.learner.clip)
             optimizer.step()
-            schedule.step()
             grad = taken.id.grad
             if grad is not None:
                 rowwise_adagrad_(items.id, items.accumulator, index, grad, config.learner.id_lr)

@@ -2,6 +2,7 @@
 
 python -m jobs.finetune --config run.toml
 python -m jobs.finetune --set encoder.policy=lora --set learner.encoder_lr=2e-5
+python -m jobs.finetune --config benchmarks/configs/beauty.toml --set training.passes=8
 ray job submit --working-dir . -- python -m jobs.finetune --set log=kafka://broker:9092
 """
 

@@ -4,7 +4,7 @@ One Arrow row is one sequence of one user. A query sees the first `context` toke
 of them strictly older than the query; the row's first record seeds all randomness about it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,10 @@ _WINDOW_ITEMS: list[tuple[str, Any]] = [
 
 WINDOW_ITEMS_SCHEMA = pa.schema(_WINDOW_ITEMS)
 
+_TAKEN: list[tuple[str, Any]] = [("item", pa.int32()), ("ts", pa.int64())]
+
+TAKEN_SCHEMA = pa.schema(_TAKEN)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -99,7 +103,8 @@ class WindowExamples:
     `items` (WINDOW_ITEMS_SCHEMA) lists rows that are new or changed. `popularity` [N, H] is as it
     was at the window's start, at `at_ms` (the latest event time then; 0 before any), N counting
     the window's new items; `responses` [N, 1+O] is how often each was shown, and taken by outcome,
-    by its end. `counts` says what became of the records.
+    by its end. `counts` says what became of the records. `taken` (TAKEN_SCHEMA) lists the events
+    that popularity counts from then on, in the order of the log.
     """
 
     number: int
@@ -109,6 +114,7 @@ class WindowExamples:
     at_ms: int
     responses: Int64
     counts: dict[str, int]
+    taken: pa.Table = field(default_factory=TAKEN_SCHEMA.empty_table)
 
 
 def assign_steps(table: pa.Table, rows_per_step: int) -> pa.Table:

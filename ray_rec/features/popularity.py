@@ -6,6 +6,7 @@ has to be touched as time passes.
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +31,16 @@ class Popularity(Part):
         self._scaled: list[Float64] = [np.zeros(0) for _ in half_lives_days]
         self._cached: tuple[int, Float32] | None = None
         self._uncached, self._changed = Marks(), Marks()
+
+    @classmethod
+    def of(cls, features: Float32, at_ms: int, half_lives_days: Sequence[float]) -> Self:
+        """Return the counts that give these features [N, H] at a time, the latest event's."""
+        out = cls(half_lives_days)
+        out.grow(len(features))
+        out.latest_ms = out._reference_ms = at_ms
+        for scaled, feature in zip(out._scaled, features.T, strict=True):
+            scaled[: len(features)] = np.expm1(feature.astype(np.float64))
+        return out
 
     @property
     def num_bytes(self) -> int:

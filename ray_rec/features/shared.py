@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from ray_rec.events.schema import CONTROLS, EVENTS, EXPOSURES, ITEMS
-from ray_rec.features.arrays import AnyArray, Bool, Float32
+from ray_rec.features.arrays import AnyArray, Bool, Float32, table_of
 from ray_rec.features.catalogue import Catalogue
 from ray_rec.features.config import FeatureConfig
-from ray_rec.features.examples import WindowExamples
+from ray_rec.features.examples import TAKEN_SCHEMA, WindowExamples
 from ray_rec.features.part import Part
 from ray_rec.features.popularity import Popularity
 from ray_rec.features.progress import Progress
@@ -118,6 +118,7 @@ class Shared:
         """Count what the window gave to the users; return what is to be learned."""
         self.count(begun.share.records, gained.is_token)
         self.responses.add(gained.closed_item, gained.closed_labels)
+        events, mask = begun.share.records.events, gained.is_token
         self.progress.advance(window.ranges, gained.counts)
         return WindowExamples(
             number=window.number,
@@ -127,6 +128,7 @@ class Shared:
             at_ms=begun.at_ms,
             responses=self.responses.counts.copy(),
             counts=gained.counts,
+            taken=table_of({"item": events.item[mask], "ts": events.ts[mask]}, TAKEN_SCHEMA),
         )
 
     def count(self, records: Records, is_token: Bool) -> None:

@@ -13,6 +13,35 @@ from ray_rec.log.base import Offsets, Ranges
 
 
 @dataclass(frozen=True)
+class Passes:
+    """Several passes over a stretch of the log, and how far they have come with a window.
+
+    The windows from `first` on are gathered: their rows are kept, and no weight moves. Then come
+    `of` windows that learn them, as many in each pass, each naming gathered ones in its `replay`.
+    """
+
+    times: int
+    """How often every row is learned."""
+    first: int
+    """Number of the first window that is gathered."""
+    until: int = 0
+    """Number of the first window after those gathered; 0 while there may be more."""
+    at: int = 0
+    """Which of the windows that learn this one is, from 1; 0 while windows are gathered."""
+    of: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to learn."""
+        return 0 < self.at == self.of
+
+    @property
+    def number(self) -> int:
+        """Which pass this is, from 1; 0 before the first."""
+        return 1 + (self.at - 1) * self.times // self.of if self.at else 0
+
+
+@dataclass(frozen=True)
 class Window:
     """Plan `number`: topic to partition to [start, end), and what else a repetition must know."""
 
@@ -32,6 +61,29 @@ class Window:
     """Whether a version is made after this window, and whether it stands alone."""
     lost: dict[str, Offsets] = field(default_factory=dict)
     """Topic to partition to the number of offsets before its range that retention had deleted."""
+    passes: Passes | None = None
+    """Which passes its rows are kept for, or its `replay` belongs to; None where it is learned at
+    once."""
+
+    @property
+    def gathers(self) -> bool:
+        """Whether its rows are kept to be learned later, several times."""
+        return self.passes is not None and self.passes.at == 0
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it learns all rows of the windows in `replay`, and has none of its own."""
+        return self.passes is not None and self.passes.at > 0 and bool(self.replay)
+
+    @property
+    def oldest_needed(self) -> int:
+        """Number of the first window that those after this one learn in passes that are under way.
+
+        Of the next window where there are none.
+        """
+        if self.passes is None or self.passes.is_over:
+            return self.number + 1
+        return self.passes.first
 
     @property
     def num_records(self) -> int:
@@ -57,7 +109,8 @@ class Window:
 
         >>> Window.from_json(Window(3, {"events": {0: (5, 9)}}, idle=(("events", 1),)).to_json())
         Window(number=3, ranges={'events': {0: (5, 9)}}, idle=(('events', 1),), \
-advance_to_ms=None, replay=(), rate_scale=1.0, set_aside=False, publish='none', lost={})
+advance_to_ms=None, replay=(), rate_scale=1.0, set_aside=False, publish='none', lost={}, \
+passes=None)
         """
         try:
             plain: dict[str, Any] = json.loads(text)
@@ -68,6 +121,8 @@ advance_to_ms=None, replay=(), rate_scale=1.0, set_aside=False, publish='none', 
                 topic: {int(p): int(count) for p, count in parts.items()}
                 for topic, parts in plain.get("lost", {}).items()
             }
+            if plain.get("passes") is not None:
+                plain["passes"] = Passes(**plain["passes"])
             return cls(**plain)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise StateError(f"not a window: {text[:200]!r} ({error})") from error

@@ -149,7 +149,9 @@ class PlannerActor:
         training = self._config.training
         if training.keep_plans:
             needed = min(self._checkpoints.numbers(), default=0) - training.replay_horizon
-            self._plans.prune(min(needed, number - training.keep_plans))
+            told = self._planner.current
+            passed = number if told is None else told.oldest_needed
+            self._plans.prune(min(needed, number - training.keep_plans, passed))
 
 
 def start_actors(

@@ -26,6 +26,7 @@ _AT_LEAST_ONE = (
     "window_bytes",
     "poll_ms",
     "num_workers",
+    "passes",
     "state_owners",
     "torch_threads",
     "gate_queries",
@@ -53,6 +54,9 @@ class TrainingConfig:
     """How long the planner waits before it looks for new records again."""
     idle_after_s: float = 5.0
     """Partitions without a new record for so long do not hold the watermark back."""
+    passes: int = 1
+    """How often a bounded run learns what is new on the log; above 1 in shuffled steps, with rates
+    that come down to 0 at the end."""
     num_workers: int = 1
     state_owners: int = 1
     """Processes that users are shared out among; with 1 the state's owner holds them itself."""
@@ -110,6 +114,11 @@ class TrainingConfig:
                 raise ConfigError(f"training.{key} is {getattr(self, key)}; it must be 0 or more")
         if not 0 <= self.metrics_port <= 65535:
             raise ConfigError(f"training.metrics_port is {self.metrics_port}; expected 0 to 65535")
+        if self.passes > 1 and self.patience:
+            raise ConfigError(
+                f"training.patience is {self.patience} and training.passes {self.passes}: versions "
+                "before the end of several passes tell nothing of it, set one of the two only"
+            )
         self._check_kept()
 
     def _check_kept(self) -> None:

@@ -2,39 +2,26 @@
 
 A stream is seen once, in the order of time. A shop that starts with a long log, and an offline
 comparison, may go through it several times: rows of like length share a step, each query is asked
-with the popularity of its own time, and what an item's own vector weighs is settled beforehand.
+with the popularity of its own time, what an item's own vector weighs is settled beforehand, and
+rates come down to 0 at the end.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
-from ray_rec.features.arrays import arrow, lists, mix, numbers
+from ray_rec.features.arrays import Int64, arrow, lists, mix, numbers
 from ray_rec.features.examples import EXAMPLES_SCHEMA, WindowExamples, row_keys
-from ray_rec.training.config import LearnerConfig
+from ray_rec.training.course import Stretch
 from ray_rec.training.learner import Learner
 from ray_rec.training.metrics import Metrics
 from ray_rec.training.moments import Moments
 
-WARMUP_SHARE = 0.1
-
 Told = Callable[[int, Metrics], None]
 """Told (passes done, the losses of the last) after each pass."""
-
-
-def one_cycle(config: LearnerConfig, num_rows: int, passes: int) -> LearnerConfig:
-    """Return rates that warm up over a tenth of all steps and come down to 0 at their end.
-
-    >>> made = one_cycle(LearnerConfig(rows_per_step=100), 1_950, 3)
-    >>> made.schedule, made.warmup_steps, made.total_steps
-    ('cosine', 6, 60)
-    """
-    total = max(2, num_steps(num_rows, config.rows_per_step) * passes)
-    warmup = min(total - 1, round(WARMUP_SHARE * total))
-    return replace(config, schedule="cosine", warmup_steps=warmup, total_steps=total)
 
 
 def num_steps(num_rows: int, rows_per_step: int) -> int:
@@ -47,10 +34,15 @@ def learned(examples: pa.Table) -> pa.Table:
     return examples.filter(arrow(~numbers(examples, "held_out").astype(np.bool_)))
 
 
+def targets(rows: pa.Table) -> Int64:
+    """Return the items [n] of the events that rows are learned for."""
+    return lists(rows, "target_item")[0].astype(np.int64)
+
+
 def study(
     learner: Learner,
     made: WindowExamples,
-    moments: Moments,
+    half_lives_days: Sequence[float],
     rows_per_step: int,
     passes: int,
     tell: Told | None = None,
@@ -60,12 +52,15 @@ def study(
     Raises:
         Diverged: as `Learner.learn`.
     """
-    learner.count(lists(learned(made.examples), "target_item")[0].astype(np.int64))
+    learner.count(targets(learned(made.examples)))
+    moments = Moments.through([made], len(made.popularity), half_lives_days)
     for number in range(passes):
-        rows = shuffled(made.examples, rows_per_step, number)
+        # negatives are drawn by the popularity of the end
+        again = replace(made, number=made.number + number, popularity=moments.popularity[-1])
+        rows = shuffled(made.examples, rows_per_step, again.number)
         steps = num_steps(rows.num_rows, rows_per_step)
-        again = replace(made, number=made.number + number)
-        losses = learner.learn(again, rows, steps, moments=moments, counted=True)
+        stretch = Stretch(moments, number / passes, (number + 1) / passes)
+        losses = learner.learn(again, rows, steps, stretch=stretch)
         if tell is not None:
             tell(number + 1, losses)
 
@@ -73,7 +68,8 @@ def study(
 def shuffled(examples: pa.Table, rows_per_step: int, number: int) -> pa.Table:
     """Return the learned rows by step: of like length within a step, all else drawn by `number`.
 
-    The draw is a hash of each row's identity: the same in any process.
+    The draw is a hash of each row's identity: the same in any process. Within a step rows are in
+    the order of the log.
     """
     examples = learned(examples)
     drawn = mix(row_keys(examples), np.full(examples.num_rows, number))
@@ -82,7 +78,10 @@ def shuffled(examples: pa.Table, rows_per_step: int, number: int) -> pa.Table:
     group = np.arange(len(order)) // rows_per_step
     # a group's place in the pass: the rank of a hash of its first row
     rank = np.argsort(np.argsort(drawn[order[::rows_per_step]], kind="stable"), kind="stable")
-    step = rank[group]
-    table = examples.take(order[np.argsort(step, kind="stable")])
-    column = table.schema.get_field_index("step")
-    return table.set_column(column, EXAMPLES_SCHEMA.field("step"), arrow(np.sort(step), pa.int32()))
+    step = np.empty(len(order), np.int64)
+    step[order] = rank[group]
+    keys = [numbers(examples, name) for name in ("offset", "partition", "topic_code")]
+    place = np.lexsort((*keys, step))
+    column = examples.schema.get_field_index("step")
+    field = EXAMPLES_SCHEMA.field("step")
+    return examples.set_column(column, field, arrow(step, pa.int32())).take(place)

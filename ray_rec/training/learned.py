@@ -44,8 +44,8 @@ class Learned:
         self._texts = Texts(self._items)
 
     def count(self, item: Int64) -> None:
-        """Count events [n] of items, ahead of learning them several times with `counted`."""
-        seen = torch.bincount(torch.from_numpy(item), minlength=len(self._items))
+        """Count events [n] of items, ahead of learning them in several passes."""
+        seen = torch.from_numpy(np.bincount(item, minlength=len(self._items)))
         self._items.count[: len(seen)] += seen.to(self._items.count)
         self._items.touch(torch.nonzero(seen)[:, 0].to(self._device))
 

@@ -20,33 +20,23 @@ from ray_rec.model.config import ModelConfig
 from ray_rec.model.encoder import TextEncoder
 from ray_rec.model.items import ItemSlice
 from ray_rec.model.losses import LossSums
-from ray_rec.model.servable import (
-    ITEMS,
-    MODEL,
-    known_popularity,
-    tensors_under,
-)
+from ray_rec.model.servable import ITEMS, MODEL, known_popularity, tensors_under
 from ray_rec.training.adversarial import with_adversary
 from ray_rec.training.births import younger
 from ray_rec.training.config import LearnerConfig
-from ray_rec.training.course import Course, Share
+from ray_rec.training.course import Course, Share, Stretch
+from ray_rec.training.descent import Descent
 from ray_rec.training.divergence import DivergenceGuard
 from ray_rec.training.learned import Learned
 from ray_rec.training.metrics import Metrics
 from ray_rec.training.moments import Moments
 from ray_rec.training.negatives import Negatives
-from ray_rec.training.optimizer import (
-    dense_optimizer,
-    left,
-    load_optimizer,
-    optimizer_state,
-    rowwise_adagrad_,
-)
+from ray_rec.training.optimizer import rowwise_adagrad_
+from ray_rec.training.precision import mixed_precision
+from ray_rec.training.schedule import Rates
 from ray_rec.training.steps import make_step, shares
 from ray_rec.training.tuner import Tuner
 from ray_rec.training.workers import Workers
-
-OPTIMIZER = "optimizer."
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -73,17 +63,20 @@ class Learner(Learned):
         super().__init__(model, getattr(torch, config.dtype), device or torch.device("cpu"))
         self._config = config
         self._mixed = mixed_precision(config, self._device)
-        self._parameters = dict(self._model.named_parameters())
+        parameters = dict(self._model.named_parameters())
         self._tuner: Tuner | None = None
         if encoder is not None:
             wording = config.texts.transform()
             self._tuner = Tuner(encoder, self._texts, config.encoder_share, self._mixed, wording)
-            self._parameters |= self._tuner.parameters()
-        self._optimizer, self._schedule = dense_optimizer(self._parameters, config)
+            parameters |= self._tuner.parameters()
+        self._descent = Descent(parameters, config)
         self._guard = DivergenceGuard(config.explode_factor, config.explode_patience)
         self._workers = Workers()
-        for parameter in self._parameters.values():
-            parameter.grad = torch.zeros_like(parameter)  # a worker without rows adds these
+
+    @property
+    def steps(self) -> int:
+        """How many were taken."""
+        return self._descent.steps
 
     def observe(self, items: pa.Table, text_vectors: Float32) -> None:
         """Take new and changed items (WINDOW_ITEMS_SCHEMA) with raw text vectors [n, raw_dim]."""
@@ -108,8 +101,7 @@ class Learner(Learned):
         examples: pa.Table,
         num_steps: int,
         rate_scale: float = 1.0,
-        moments: Moments | None = None,
-        counted: bool = False,
+        stretch: Stretch | None = None,
     ) -> Metrics:
         """Take the window's steps with this worker's share of its rows (sorted by step).
 
@@ -118,25 +110,19 @@ class Learner(Learned):
             examples: EXAMPLES_SCHEMA, sorted by step.
             num_steps: of all workers.
             rate_scale: a factor on all learning rates, for this window alone.
-            moments: popularity by time, of all items that are known; otherwise all queries are
-                asked with that of the window.
-            counted: whether the events of these rows were counted before (see `count`).
+            stretch: of several passes, whose events were counted before (see `count`); without it
+                all queries are asked with the popularity of the window.
 
         Raises:
             Diverged: a loss or gradient is not finite, or a loss exploded; names window and step.
         """
         self._model.train()
         self._items.respond(torch.from_numpy(window.responses).to(self._device))
-        if moments is None:
-            moments = Moments.once(known_popularity(window.popularity, len(self._items)).numpy())
-        course = Course(
-            number=window.number,
-            rate_scale=rate_scale,
-            moments=moments,
-            popularity=torch.from_numpy(moments.popularity).to(self._device, self._dtype),
-            negatives=Negatives(moments.popularity[-1], self._model_config, window.number),
-            counted=counted,
-        )
+        popularity = known_popularity(window.popularity, len(self._items)).numpy()
+        moments = Moments.once(popularity) if stretch is None else stretch.moments
+        negatives = Negatives(popularity, self._model_config, window.number)
+        asked = torch.tensor(moments.popularity, dtype=self._dtype, device=self._device)
+        course = Course(window.number, num_steps, rate_scale, moments, asked, negatives, stretch)
         told = self._config.sequences(examples, window.number)
         batches = shares(told, num_steps, self._model_config.num_outcomes)
         weights = self._weights(batches)
@@ -155,7 +141,7 @@ class Learner(Learned):
         """One optimizer step of all workers."""
         seed = mix(*_ints(course.number, step, self._workers.rank))
         torch.manual_seed(int(seed[0] >> np.uint64(1)))
-        self._optimizer.zero_grad(set_to_none=False)
+        self._descent.zero_grad()
         share = Share(np.zeros(0, np.int64), None, None)
         if batch is not None:
             share = self._backward(course, step, batch, weights)
@@ -177,7 +163,7 @@ class Learner(Learned):
         def losses(seen: ItemSlice) -> tuple[Tensor, LossSums]:
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._mixed):
                 sums = self._model.losses(seen, made, own)
-            return self._model.weights(sums, weights, self._schedule.last_epoch), sums
+            return self._model.weights(sums, weights, self.steps), sums
 
         loss, sums = with_adversary(losses, items, self._config.adversarial_epsilon)
         torch.autograd.backward(loss)
@@ -203,25 +189,20 @@ class Learner(Learned):
         if batch is not None and len(batch.target_item) and not course.counted:
             at = torch.from_numpy(np.searchsorted(union, batch.target_item)).to(self._device)
             seen.index_add_(0, at, torch.ones_like(at, dtype=self._dtype))
-        parameters = list(self._parameters.values())
-        grads = [p.grad for p in parameters if p.grad is not None]
-        self._workers.add_flat([*grads, grad, seen, losses])
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self._config.clip)
+        self._workers.add_flat([*self._descent.grads(), grad, seen, losses])
+        norm = self._descent.clip()
         where = f"window {course.number}, step {step}"
         mean = losses / weights.clamp(min=1)
         self._guard.check(where, mean, weights, norm + grad.square().sum())
         with self._model.weights.kept(weights.tolist()):
-            self._update(union, grad, seen, course.rate_scale)
+            self._update(union, grad, seen, course.rates(self._config, step, self.steps))
 
-    def _update(self, rows: Int64, grad: Tensor, seen: Tensor, rate_scale: float) -> None:
+    def _update(self, rows: Int64, grad: Tensor, seen: Tensor, rates: Rates) -> None:
         """Step the dense part, and the touched `rows` [U] by their gradient [U, d]."""
-        for group in self._optimizer.param_groups:
-            group["lr"] *= rate_scale  # the schedule sets it anew for the next step
-        id_lr = self._config.id_lr * rate_scale * left(self._config, self._schedule.last_epoch)
-        self._optimizer.step()
-        self._schedule.step()
+        self._descent.step(rates)
         if self._tuner is not None:
-            self._tuner.stepped(self._schedule.last_epoch)
+            self._tuner.stepped(self.steps)
+        id_lr = self._config.id_lr * rates.scale * rates.own
         index = torch.from_numpy(rows).to(self._device)
         rowwise_adagrad_(self._items.id, self._items.accumulator, index, grad, id_lr)
         self._items.count[index] += seen
@@ -236,11 +217,7 @@ class Learner(Learned):
         """Return everything needed to continue bit for bit, by flat names."""
         named = {f"{MODEL}{k}": v for k, v in self._model.state_dict().items()}
         named |= {f"{ITEMS}{k}": v for k, v in self._items.tensors().items()}
-        named |= {
-            f"{OPTIMIZER}{k}": v
-            for k, v in optimizer_state(self._parameters, self._optimizer, self._schedule).items()
-        }
-        named |= self._texts.state() | self._guard.state()
+        named |= self._descent.state() | self._texts.state() | self._guard.state()
         named |= {} if self._tuner is None else self._tuner.state()
         return {k: v.detach().cpu().clone() for k, v in named.items()}
 
@@ -249,9 +226,7 @@ class Learner(Learned):
         try:
             self._model.load_state_dict(tensors_under(state, MODEL))
             self._items.load(tensors_under(state, ITEMS))
-            load_optimizer(
-                self._parameters, self._optimizer, self._schedule, tensors_under(state, OPTIMIZER)
-            )
+            self._descent.load(state)
             self._texts.load(state)
             if self._tuner is not None:
                 self._tuner.load(state)
@@ -261,13 +236,6 @@ class Learner(Learned):
                 f"the checkpoint does not fit the configured model ({error}); "
                 "use its configuration, or a fresh state_dir"
             ) from error
-
-
-def mixed_precision(config: LearnerConfig, device: torch.device) -> bool:
-    """Whether steps run under bfloat16 autocast: when asked for, or where a GPU has it."""
-    if config.precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return config.precision == "bfloat16"
 
 
 def _ints(*values: int) -> list[npt.NDArray[np.int64]]:

@@ -10,8 +10,15 @@ from typing import Self
 
 import numpy as np
 
-from ray_rec.features.arrays import AnyArray, Float32, Int64
+from ray_rec.features.arrays import AnyArray, Float32, Int64, numbers
+from ray_rec.features.examples import WindowExamples
 from ray_rec.features.popularity import Popularity
+
+MOMENTS = 256
+"""Of a past at most so many stand for the popularity that its queries were asked with."""
+
+MOST_NUMBERS = 1 << 26
+"""Of all moments together: 256 MiB."""
 
 
 @dataclass(frozen=True)
@@ -28,30 +35,48 @@ class Moments:
 
     @classmethod
     def through(
-        cls, item: Int64, ts: Int64, num_items: int, half_lives_days: Sequence[float], most: int
+        cls,
+        windows: Sequence[WindowExamples],
+        num_items: int,
+        half_lives_days: Sequence[float],
+        most: int = MOMENTS,
     ) -> Self:
-        """Return at most so many moments, with about as many events between each two.
+        """Return at most so many moments of windows, with about as many events between each two.
 
         Args:
-            item: int64 [n] catalogue rows of the events that count, in the order of time.
-            ts: int64 [n] ms.
-            num_items: N.
+            windows: what popularity was at their start, and the events that it counts from then on.
+            num_items: N, all that any of them knows.
             half_lives_days: of the counts.
-            most: M at most.
+            most: M at most; fewer where N is large.
         """
-        places = np.linspace(0, len(ts) - 1, min(most, max(1, len(ts)))).astype(np.int64)
-        at_ms = np.unique(ts[places]) if len(ts) else np.zeros(1, np.int64)
-        counts = Popularity(half_lives_days)
-        counts.grow(num_items)
-        out = np.zeros((len(at_ms), num_items, len(half_lives_days)), np.float32)
-        begin = 0
-        for moment, end in enumerate(np.searchsorted(ts, at_ms).tolist()):
-            counts.add(item[begin:end], ts[begin:end])
-            out[moment] = counts.features(int(at_ms[moment]))
-            begin = end
-        return cls(at_ms, out)
+        most = min(most, MOST_NUMBERS // max(1, num_items * len(half_lives_days)))
+        each = max(1, most // len(windows))
+        parts = [_within(window, num_items, half_lives_days, each) for window in windows]
+        at_ms = np.concatenate([part.at_ms for part in parts])
+        order = np.argsort(at_ms, kind="stable")
+        return cls(at_ms[order], np.concatenate([part.popularity for part in parts])[order])
 
     def of(self, at_ms: AnyArray) -> Int64:
         """Return for each time [Q] the latest moment that is not after it, or the first."""
         found: Int64 = np.searchsorted(self.at_ms, at_ms, "right") - 1
         return np.maximum(found, 0)
+
+
+def _within(
+    window: WindowExamples, num_items: int, half_lives_days: Sequence[float], most: int
+) -> Moments:
+    """Return the moments of one window, each with what came strictly before it."""
+    item, ts = numbers(window.taken, "item"), numbers(window.taken, "ts")
+    order = np.argsort(ts, kind="stable")
+    item, ts = item[order], ts[order]
+    places = np.linspace(0, len(ts) - 1, min(most, max(1, len(ts)))).astype(np.int64)
+    at_ms = np.unique(ts[places]) if len(ts) else np.array([window.at_ms])
+    counts = Popularity.of(window.popularity, window.at_ms, half_lives_days)
+    counts.grow(num_items)
+    out = np.zeros((len(at_ms), num_items, len(half_lives_days)), np.float32)
+    begin = 0
+    for moment, end in enumerate(np.searchsorted(ts, at_ms).tolist()):
+        counts.add(item[begin:end], ts[begin:end])
+        out[moment] = counts.features(int(at_ms[moment]))
+        begin = end
+    return Moments(at_ms, out)

@@ -7,20 +7,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ray_rec.config import RunConfig
 from ray_rec.errors import StateError, StateLost
 from ray_rec.events.decode import dead_letters
 from ray_rec.events.schema import DEAD_LETTER
-from ray_rec.features.examples import WindowExamples, assign_steps
+from ray_rec.features.examples import EXAMPLES_SCHEMA, TAKEN_SCHEMA, WindowExamples
 from ray_rec.features.grouped import GroupedState
 from ray_rec.features.state import FeatureState
 from ray_rec.features.users import Chain
 from ray_rec.log.base import Offsets, open_log
 from ray_rec.log.window import Window
 from ray_rec.registry import Registry
-from ray_rec.training.rehearsal import Rehearsal
+from ray_rec.training.lessons import Lesson, Lessons
 from ray_rec.training.user_owners import start_user_owners
 
 
@@ -28,15 +27,14 @@ from ray_rec.training.user_owners import start_user_owners
 class WindowSide:
     """What every worker needs of a window beside its share of the examples.
 
-    `window.examples` is empty; `held_out` holds the rows of held-out users (never learned);
-    `num_rows` and `num_steps` count the rows to be learned and their steps over all workers;
-    `offsets` are the next to be read after it; `metrics` say what the owner saw and took.
+    `window` has neither examples nor what was taken, `lesson` no rows: `num_rows` counts them over
+    all workers; `offsets` are the next to be read after it; `metrics` say what the owner saw and
+    took.
     """
 
     window: WindowExamples
-    held_out: pa.Table
+    lesson: Lesson
     num_rows: int
-    num_steps: int
     offsets: dict[str, Offsets]
     metrics: dict[str, float]
 
@@ -70,7 +68,7 @@ class StateOwner:
         self._config = config
         self._log = open_log(config.log)
         self._registry = Registry(config.registry, create=True)
-        self._rehearsal = Rehearsal.of(config)
+        self._lessons = Lessons(config)
         self.user_owners = start_user_owners(config)
         self._state: FeatureState | GroupedState | None = None
         self._results: dict[int, _Result] = {}
@@ -158,29 +156,24 @@ class StateOwner:
     def _make(
         self, window: Window, made: WindowExamples, state: FeatureState | GroupedState
     ) -> _Result:
-        rows = assign_steps(made.examples, self._config.learner.rows_per_step)
-        held_out = rows.filter(rows["held_out"])
-        learned = rows.filter(pc.invert(rows["held_out"]))
-        last = pc.max(learned["step"]).as_py() if learned.num_rows else -1
-        if self._config.training.replay_windows:
-            self._rehearsal.put(window.number, learned)
-        replayed = self._rehearsal.draw(window, learned.num_rows, last + 1)
-        learned = pa.concat_tables([learned, replayed])
+        lesson = self._lessons.make(window, made)
+        none, passes = EXAMPLES_SCHEMA.empty_table(), window.passes
+        told = {"pass": passes.number, "gathered": len(lesson.gathered)} if passes else {}
         side = WindowSide(
-            window=replace(made, examples=rows.slice(0, 0)),
-            held_out=held_out,
-            num_rows=learned.num_rows,
-            num_steps=last + 1,
+            window=replace(made, examples=none, taken=TAKEN_SCHEMA.empty_table()),
+            lesson=replace(lesson, rows=none),
+            num_rows=lesson.rows.num_rows,
             offsets={topic: dict(parts) for topic, parts in state.offsets.items()},
             metrics={
                 **made.counts,
-                "examples": learned.num_rows,
-                "replayed": replayed.num_rows,
-                "held_out": held_out.num_rows,
+                **told,
+                "examples": lesson.rows.num_rows,
+                "replayed": lesson.replayed,
+                "held_out": lesson.held_out.num_rows,
                 "watermark_ms": state.watermark.value_ms,
             },
         )
-        return _Result(learned, side)
+        return _Result(lesson.rows, side)
 
     def side(self, number: int) -> WindowSide:
         """Return what workers need of window `number`, once applied, beside its examples."""
@@ -205,8 +198,7 @@ class StateOwner:
     def commit(self, number: int, oldest: int) -> None:
         """Forget the results of windows before `number`: a checkpoint now stands for them.
 
-        Examples for rehearsal are kept as far as the `oldest` checkpoint needs them.
+        Examples are kept as far as they are learned again from the `oldest` checkpoint on.
         """
         self._results = {k: result for k, result in self._results.items() if k >= number}
-        if self._config.training.replay_windows:
-            self._rehearsal.forget(oldest - self._config.training.replay_horizon)
+        self._lessons.forget(oldest)

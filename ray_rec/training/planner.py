@@ -7,11 +7,12 @@ from dataclasses import replace
 from ray_rec.errors import ConfigError, RayRecError
 from ray_rec.events.schema import EVENTS, EXPOSURES
 from ray_rec.log.base import EventLog, Offsets, Ranges
-from ray_rec.log.window import Window
+from ray_rec.log.window import Passes, Window
 from ray_rec.training.cadence import Cadence, Publish
 from ray_rec.training.config import TrainingConfig
 from ray_rec.training.gaps import mended, num_lost
 from ray_rec.training.intake import LEARNED_TOPICS, Intake
+from ray_rec.training.passes import onwards, repeated
 from ray_rec.training.plans import PlanStore
 from ray_rec.training.rehearsal import rehearsed
 
@@ -46,6 +47,7 @@ class Planner:
     ) -> None:
         self._log, self._plans, self._config = log, plans, config
         self._is_bounded = end is not None or given is not None
+        self._gathers = end is not None and config.passes > 1
         self._given, self._rehearsable = given, rehearsable
         self._clock = clock
         self._intake = Intake(log, config, end, clock)
@@ -163,14 +165,45 @@ class Planner:
         if self._given is not None:
             return self._given.get(number)
         before = self._before(number)
+        if before is not None and (passes := self._due(before)) is not None:
+            return self._repeating(before, passes)
         piece = self._intake.take(before, only_full)
         if piece is None:
             owed = before is not None and not only_full and self._cadence.owed()
             return self._empty(before, self._cadence.next()) if before and owed else None
         ranges, lost = piece
-        window = Window(number, ranges, self._idle(ranges), lost=lost, replay=self._replay(number))
+        window = Window(number, ranges, self._idle(ranges), lost=lost)
+        if self._gathers:
+            unfinished = before is not None and before.gathers
+            passes = before.passes if before and unfinished else Passes(self._config.passes, number)
+            return replace(window, passes=passes)
+        window = replace(window, replay=self._replay(number))
         publish = "full" if self._intake.reached(window) else self._cadence.next()
         return replace(window, publish=publish)
+
+    def _due(self, before: Window) -> Passes | None:
+        """Return the passes after window `before` whose turn it is, if there are any.
+
+        They wait until all is gathered; a run that gathers nothing learns what another gathered.
+        """
+        passes = before.passes
+        if passes is None or passes.is_over:
+            return None
+        waits = passes.at == 0 and self._gathers and not self._intake.reached(before)
+        return None if waits else passes
+
+    def _repeating(self, before: Window, passes: Passes) -> Window:
+        """Return the next window of several passes: nothing of the log, gathered ones again."""
+        size = self._config.largest_window()
+        passes = onwards(passes, before.number + 1, size, self._records_of)
+        publish = "full" if passes.is_over else self._cadence.next()
+        window = self._empty(before, publish)
+        # no partition is idle: what is still open waits for the log to go on
+        return replace(window, idle=(), replay=repeated(passes), passes=passes)
+
+    def _records_of(self, number: int) -> int:
+        window = self._plans.get(number)
+        return 0 if window is None else window.num_records
 
     def _replay(self, number: int) -> tuple[int, ...]:
         def usable(older: int) -> bool:
@@ -187,7 +220,8 @@ class Planner:
             topic: {p: (at, at) for p, at in parts.items()}
             for topic, parts in before.ends().items()
         }
-        return Window(before.number + 1, ranges, idle=self._idle(ranges), publish=publish)
+        idle, passes = self._idle(ranges), before.passes
+        return Window(before.number + 1, ranges, idle=idle, publish=publish, passes=passes)
 
     def _before(self, number: int) -> Window | None:
         if self._current is not None and self._current.number == number - 1:

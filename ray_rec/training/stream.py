@@ -51,7 +51,7 @@ def run_stream(
 
     Where the encoder learns too, a bounded run makes one version, at its end, because before one
     the whole catalogue is encoded anew; with `training.patience` it makes them as it goes, to be
-    judged.
+    judged. With `training.passes` above 1 a bounded run gathers what is new and learns it so often.
 
     Args:
         config: the run's configuration.

@@ -6,9 +6,8 @@ only rank 0 publishes and keeps checkpoints.
 
 import logging
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -19,18 +18,19 @@ import ray.train.torch
 import torch
 
 from ray_rec.config import RunConfig
-from ray_rec.features.arrays import Float32
 from ray_rec.log.window import Window
 from ray_rec.model.encoder import TextEncoder
-from ray_rec.model.text import TextStore
 from ray_rec.training.checkpoint import Checkpoints, TrainerCheckpoint
 from ray_rec.training.divergence import Diverged, milder
 from ray_rec.training.gate import Gate
 from ray_rec.training.keeper import Keeper
+from ray_rec.training.laps import Laps
 from ray_rec.training.learner import Learner
+from ray_rec.training.metrics import Metrics
 from ray_rec.training.owner import WindowSide
 from ray_rec.training.publisher import Candidate, Kind, Publisher
 from ray_rec.training.reader import WindowReader
+from ray_rec.training.vectors import TextVectors
 from ray_rec.training.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -54,19 +54,6 @@ def train_loop(setup: dict[str, Any]) -> None:
     WindowLoop(setup["setup"]).run()
 
 
-@dataclass
-class _Timer:
-    """Seconds that the loop spent on each stage."""
-
-    laps: dict[str, float] = field(default_factory=dict)
-    _since: float = field(default_factory=time.perf_counter)
-
-    def lap(self, stage: str) -> None:
-        name, now = f"{stage}_s", time.perf_counter()
-        self.laps[name] = self.laps.get(name, 0.0) + now - self._since
-        self._since = now
-
-
 class WindowLoop:
     """One worker's life: from the last checkpoint, window after window, to the last checkpoint."""
 
@@ -78,7 +65,7 @@ class WindowLoop:
         self._reader = WindowReader(shard, setup.planner, setup.owner, self._workers)
         self._encoder = TextEncoder(self._config.encoder)
         self._opened = self._encoder.digest
-        self._texts = TextStore(f"{self._config.state_dir}/texts", self._opened)
+        self._vectors = TextVectors(self._config, self._opened, self._workers)
         self._checkpoints = Checkpoints.of(self._config)
         self._beside = ThreadPoolExecutor(1, "test")
         self._side: WindowSide | None = None
@@ -99,7 +86,7 @@ class WindowLoop:
                 self._retreat(window, error)
                 continue
             ray.train.report(metrics)
-        if self._number > first and self._learned:
+        if self._number > first and self._begun:
             self._keep()
         self._flush()
 
@@ -128,7 +115,7 @@ class WindowLoop:
         self._encoder = learning or self._encoder
         self._learner = Learner(config.model, config.learner, device, learning)
         self._gate = Gate(config.model, config.training.gate_queries, config.training.gate_margin)
-        self._number, self._learned = number, kept is not None
+        self._number, self._begun = number, kept is not None
         self._rows: list[str] = []
         if kept is not None:
             self._learner.load(kept.learner)
@@ -150,65 +137,67 @@ class WindowLoop:
         self._restore()
 
     def _learn(self, window: Window) -> dict[str, Any]:
-        timer = _Timer()
+        laps = Laps()
         share, side = self._reader.read(window)
         self._side = side
         keep = self._keeper is not None and self._keeper.due()
         self._reader.read_ahead(window.number + 1, unless=keep)
-        timer.lap("read")
+        laps.end("read")
         self._observe(side.window.items)
-        timer.lap("embed")
-        tested_share = self._config.learner.tested_share(side.num_rows)
-        tested = self._beside.submit(self._learner.tester(side.window, share, tested_share))
-        timer.lap("test")
-        metrics: dict[str, Any] = {**side.metrics}
-        if window.set_aside:
-            metrics["set_aside"] = side.num_rows
-        else:
-            steps, rate = side.num_steps, window.rate_scale
-            learned = self._learner.learn(side.window, share, steps, rate).summary()
-            self._learner.calibrate(side.held_out)
-            metrics |= {f"learned_{name}": mean for name, mean in learned.items()}
-            self._learned = self._learned or side.num_steps > 0
-        timer.lap("learn")
+        laps.end("embed")
+        tested = self._tested(window, share, side)
+        laps.end("test")
+        metrics: dict[str, Any] = {**side.metrics, **self._taught(window, share, side)}
+        laps.end("learn")
         metrics |= self._workers.add_metrics(tested.result()).summary()
-        timer.lap("test")
-        self._gate.add(side.held_out)
+        laps.end("test")
         self._number = window.number + 1
-        if window.publish != "none" and self._learned:
+        if window.publish != "none" and self._learner.steps:
             self._publish(metrics, self._renewed(window.publish))
-        timer.lap("publish")
-        if keep and self._learned:
+        laps.end("publish")
+        if keep and self._begun:
             self._keep()
-        timer.lap("checkpoint")
-        metrics |= {"window": window.number, "records": window.num_records, **timer.laps}
+        laps.end("checkpoint")
+        metrics |= {"window": window.number, "records": window.num_records, **laps.seconds}
         metrics |= {"lost": window.num_lost, "finished_at": time.time()}
         if self._workers.rank == 0:
             self._setup.planner.record.remote(metrics)
         return metrics
+
+    def _tested(self, window: Window, share: pa.Table, side: WindowSide) -> Future[Metrics]:
+        """Begin to predict some rows by the weights of now, but those that passes learn again."""
+        if window.passes is not None:
+            return self._beside.submit(Metrics)
+        tested_share = self._config.learner.tested_share(side.num_rows)
+        return self._beside.submit(self._learner.tester(side.window, share, tested_share))
+
+    def _taught(self, window: Window, share: pa.Table, side: WindowSide) -> dict[str, float]:
+        """Learn a window's rows, or count those that passes to come learn; return what it came to.
+
+        What held-out users did is for the gate at once, and for probabilities once others learned.
+        """
+        lesson = side.lesson
+        if lesson.stretch is None:
+            self._gate.add(lesson.held_out)
+        if window.set_aside:
+            return {"set_aside": side.num_rows}
+        self._begun = self._begun or window.gathers or lesson.num_steps > 0
+        if window.gathers:
+            self._learner.count(lesson.gathered)
+            return {}
+        steps, rate = lesson.num_steps, window.rate_scale
+        learned = self._learner.learn(side.window, share, steps, rate, lesson.stretch).summary()
+        self._learner.calibrate(lesson.held_out)
+        return {f"learned_{name}": mean for name, mean in learned.items()}
 
     def _observe(self, items: pa.Table) -> None:
         """Bring new and changed items into the tables."""
         if not items.num_rows:
             return
         texts = [str(text) for text in items["text"].to_pylist()]
-        self._learner.observe(items, self._embedded(texts))
+        self._learner.observe(items, self._vectors.of(texts, self._encoder))
         new = items.filter(pc.field("row") >= len(self._rows)).sort_by("row")
         self._rows.extend(str(item_id) for item_id in new["item_id"].to_pylist())
-
-    def _embedded(self, texts: Sequence[str]) -> Float32:
-        """Return raw vectors of texts; rank 0 encodes them, others find them stored.
-
-        What an encoder that learns makes is not stored: it soon makes others.
-        """
-        if self._config.encoder.learns:
-            return self._encoder.encode(texts)
-        if self._workers.rank > 0:
-            self._workers.wait()
-        vectors = self._texts.vectors(texts, self._encoder.encode)
-        if self._workers.rank == 0:
-            self._workers.wait()
-        return vectors
 
     def _renewed(self, kind: Kind) -> Kind:
         """Bring all texts to what an encoder that learns is now; its version is a full one."""

@@ -20,7 +20,15 @@ ROWS = np.arange(4_000)
 def items(count: float) -> ItemSlice:
     nothing = torch.zeros(len(ROWS), 1)
     share = own_share(torch.full((len(ROWS),), count), 5.0)
-    return ItemSlice(nothing, share, nothing, torch.from_numpy(ROWS), nothing[None], nothing[:, 0])
+    return ItemSlice(
+        id=nothing,
+        share=share,
+        text=nothing,
+        text_of=torch.from_numpy(ROWS),
+        popularity=nothing[None],
+        price=nothing[:, 0],
+        groups=torch.zeros(len(ROWS), 2, dtype=torch.int64),
+    )
 
 
 def test_a_share_of_the_items_has_fewer_events_than_it_had() -> None:

@@ -9,7 +9,8 @@ import torch
 
 from ray_rec.features.examples import HELD_OUT_STEP
 from ray_rec.training.config import LearnerConfig
-from ray_rec.training.epochs import num_steps, one_cycle, shuffled, study
+from ray_rec.training.course import Stretch
+from ray_rec.training.epochs import num_steps, shuffled, study
 from ray_rec.training.learner import Learner
 from ray_rec.training.metrics import Metrics
 from ray_rec.training.moments import Moments
@@ -60,9 +61,10 @@ def test_several_passes_learn_what_one_does_not_and_count_once() -> None:
     config = LearnerConfig(rows_per_step=16, lr=1e-2)
     made = toy.window(0, toy.ring_rows(200, seed=1))
     told: dict[int, Metrics] = {}
-    learner = Learner(toy.PLAIN, one_cycle(config, 200, 6))
+    learner = Learner(toy.PLAIN, config)
     learner.observe(made.items, toy.text_vectors())
-    study(learner, made, Moments.once(made.popularity), 16, 6, told.__setitem__)
+    study(learner, made, [1.0, 7.0, 28.0], 16, 6, told.__setitem__)
+    assert learner.steps == 6 * 13  # 200 rows are 13 steps
     assert list(told) == [1, 2, 3, 4, 5, 6]
     assert told[6].summary()["recall_loss"] < 0.6 * told[1].summary()["recall_loss"]
     targets = [item for row in made.examples["target_item"].to_pylist() for item in row]
@@ -81,7 +83,7 @@ def test_each_query_is_asked_with_the_popularity_of_its_own_time() -> None:
         learner.observe(toy.items(), toy.text_vectors())
         asked = [row | {"query_ts": [at_ms]} for row in toy.ring_rows(16, seed=2)]
         window = toy.window(0, asked)
-        found = learner.learn(window, window.examples, 1, moments=moments)
+        found = learner.learn(window, window.examples, 1, stretch=Stretch(moments, 0.0, 1.0))
         return found.summary()["recall_loss"]
 
     both = [loss(toy.NOW_MS - 1, moments), loss(toy.NOW_MS, moments)]

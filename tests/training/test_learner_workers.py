@@ -14,8 +14,11 @@ import torch.distributed as dist
 from ray_rec.model.config import EncoderConfig
 from ray_rec.model.encoder import TextEncoder
 from ray_rec.training.config import LearnerConfig
+from ray_rec.training.course import Stretch
+from ray_rec.training.epochs import targets
 from ray_rec.training.learner import Learner
 from ray_rec.training.metrics import Metrics
+from ray_rec.training.moments import Moments
 from tests.model import toy
 from tests.model.encoders import make_encoder
 
@@ -27,6 +30,7 @@ CONFIGS = {
     "adamw": LearnerConfig(optimizer="adamw", dtype="float64"),
     "encoder": LearnerConfig(optimizer="sgd", lr=0.05, encoder_lr=0.05, encoder_share=0.5),
     "learned-weights": LearnerConfig(optimizer="adamw", dtype="float64"),
+    "passes": LearnerConfig(optimizer="adamw", dtype="float64"),
 }
 MODELS = {"learned-weights": replace(SAMPLED, task_weights="uncertainty", calibration="platt")}
 """Of the steps, three have no clicks anywhere, and one no targets."""
@@ -64,13 +68,23 @@ def _learned(name: str, rank: int, count: int, folder: Path) -> tuple[dict[str, 
     learner = Learner(MODELS.get(name, SAMPLED), CONFIGS[name], encoder=encoder)
     texts = toy.items()["text"].to_pylist()
     learner.observe(toy.items(), encoder.encode(texts) if encoder else toy.text_vectors())
+    if name == "passes":
+        learner.count(targets(toy.table(_rows())))
     total = Metrics()
     for number in range(2):
-        rows = _mine(rank, count)
-        total += learner.test(toy.window(number, rows), toy.table(rows))
-        total += learner.learn(toy.window(number, rows), toy.table(rows), NUM_STEPS)
+        rows, stretch = _mine(rank, count), _stretch(number) if name == "passes" else None
+        window = toy.window(number, rows)
+        total += learner.test(window, toy.table(rows))
+        total += learner.learn(window, toy.table(rows), NUM_STEPS, stretch=stretch)
         learner.calibrate(toy.table(toy.click_rows(12, seed=50 + number)))
     return learner.state(), total
+
+
+def _stretch(number: int) -> Stretch:
+    """One of two passes, with popularity of two times."""
+    popularity = np.stack([toy.popularity(seed=seed) for seed in (4, 5)])
+    moments = Moments(np.array([0, toy.NOW_MS]), popularity)
+    return Stretch(moments, number / 2, (number + 1) / 2)
 
 
 def _worker(rank: int, folder: str) -> None:
@@ -99,7 +113,13 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "tolerance"),
-    [("sgd", 1e-6), ("adamw", 1e-12), ("encoder", 2e-6), ("learned-weights", 1e-12)],
+    [
+        ("sgd", 1e-6),
+        ("adamw", 1e-12),
+        ("encoder", 2e-6),
+        ("learned-weights", 1e-12),
+        ("passes", 1e-12),
+    ],
 )
 def test_two_workers_equal_one(name: str, tolerance: float, together: Path) -> None:
     alone, tested = _learned(name, 0, 1, together)

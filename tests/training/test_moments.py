@@ -3,16 +3,35 @@
 import numpy as np
 import pytest
 
+from ray_rec.features.arrays import Int64, table_of
 from ray_rec.features.config import DAY_MS
+from ray_rec.features.examples import TAKEN_SCHEMA, WindowExamples
 from ray_rec.features.popularity import Popularity
 from ray_rec.training.moments import Moments
+from tests.model import toy
 
 ITEM = np.array([0, 1, 0, 2, 0])
+NO_RESPONSES = np.zeros((0, 0), np.int64)
 TS = np.array([1, 2, 2, 4, 9]) * DAY_MS
 
 
+def window(item: Int64, ts: Int64, before: Popularity) -> WindowExamples:
+    """A window in which these were taken, and what was counted before it."""
+    taken = table_of({"item": item.astype(np.int32), "ts": ts}, TAKEN_SCHEMA)
+    none = toy.table([])
+    return WindowExamples(
+        0, none, none, before.features(), before.latest_ms, NO_RESPONSES, {}, taken
+    )
+
+
+def nothing(*half_lives_days: float) -> Popularity:
+    counts = Popularity(half_lives_days)
+    counts.grow(4)
+    return counts
+
+
 def test_each_moment_counts_what_came_strictly_before_it() -> None:
-    moments = Moments.through(ITEM, TS, 4, [1.0], most=5)
+    moments = Moments.through([window(ITEM, TS, nothing(1.0))], 4, [1.0], most=5)
     assert (moments.at_ms // DAY_MS).tolist() == [1, 2, 4, 9]
     # one half-life is a day: an event of a day before counts a half, of three days before an eighth
     counts = np.expm1(moments.popularity[:, :, 0])
@@ -23,13 +42,13 @@ def test_each_moment_counts_what_came_strictly_before_it() -> None:
 
 
 def test_a_query_has_the_latest_moment_that_is_not_after_it() -> None:
-    moments = Moments.through(ITEM, TS, 4, [1.0], most=5)
+    moments = Moments.through([window(ITEM, TS, nothing(1.0))], 4, [1.0], most=5)
     asked = np.array([0, 1, 3, 4, 100]) * DAY_MS
     assert moments.of(asked).tolist() == [0, 0, 1, 2, 3]
 
 
 def test_few_moments_are_spread_over_the_events() -> None:
-    moments = Moments.through(ITEM, TS, 4, [1.0, 28.0], most=2)
+    moments = Moments.through([window(ITEM, TS, nothing(1.0, 28.0))], 4, [1.0, 28.0], most=2)
     assert (moments.at_ms // DAY_MS).tolist() == [1, 9]
     assert moments.popularity.shape == (2, 4, 2)
     counts = Popularity([1.0, 28.0])
@@ -39,10 +58,31 @@ def test_few_moments_are_spread_over_the_events() -> None:
 
 
 def test_without_events_there_is_one_moment_with_nothing() -> None:
-    nothing = np.zeros(0, np.int64)
-    moments = Moments.through(nothing, nothing, 3, [1.0], most=5)
+    none = np.zeros(0, np.int64)
+    moments = Moments.through([window(none, none, nothing(1.0))], 4, [1.0], most=5)
     assert moments.at_ms.tolist() == [0]
     assert not moments.popularity.any()
+
+
+def test_windows_go_on_from_what_was_counted_before_them() -> None:
+    """Cut after the third event, the moments are those of the whole; the order does not matter."""
+    before = nothing(1.0)
+    before.add(ITEM[:3], TS[:3])
+    cut = [window(ITEM[3:], TS[3:], before), window(ITEM[:3], TS[:3], nothing(1.0))]
+    whole = Moments.through([window(ITEM, TS, nothing(1.0))], 4, [1.0])
+    found = Moments.through(cut, 4, [1.0])
+    assert found.at_ms.tolist() == whole.at_ms.tolist()
+    assert found.popularity == pytest.approx(whole.popularity, rel=1e-5)
+
+
+def test_later_items_are_uncounted_and_many_of_them_have_few_moments(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ray_rec.training.moments.MOST_NUMBERS", 12)
+    moments = Moments.through([window(ITEM, TS, nothing(1.0))], 6, [1.0])
+    assert (moments.at_ms // DAY_MS).tolist() == [1, 9]
+    assert moments.popularity.shape == (2, 6, 1)
+    assert not moments.popularity[:, 4:].any()
 
 
 def test_a_window_is_one_moment_for_all() -> None:

@@ -1,4 +1,4 @@
-"""Sampled negatives and the two optimizers against plain references."""
+"""Sampled negatives, the two optimizers and the rates against plain references."""
 
 from dataclasses import replace
 from typing import Any
@@ -12,14 +12,12 @@ from ray_rec.model.config import ModelConfig
 from ray_rec.model.losses import sampled_logits
 from ray_rec.model.recommender import MultiTaskModel
 from ray_rec.training.config import LearnerConfig
+from ray_rec.training.course import Course, Stretch
+from ray_rec.training.descent import Descent
+from ray_rec.training.moments import Moments
 from ray_rec.training.negatives import Negatives
-from ray_rec.training.optimizer import (
-    EPSILON,
-    dense_optimizer,
-    load_optimizer,
-    optimizer_state,
-    rowwise_adagrad_,
-)
+from ray_rec.training.optimizer import EPSILON, dense_optimizer, rowwise_adagrad_
+from ray_rec.training.schedule import Rates, scheduled
 from tests.model import toy
 
 SAMPLED = ModelConfig(exact_items=0, negatives=20)
@@ -83,7 +81,7 @@ def test_a_row_without_gradient_stays() -> None:
 def test_matrices_decay_and_nothing_else_does() -> None:
     model = MultiTaskModel(replace(toy.PLAIN, blocks=1))
     named = dict(model.named_parameters())
-    optimizer, _ = dense_optimizer(named, LearnerConfig(weight_decay=0.5))
+    optimizer = dense_optimizer(named, LearnerConfig(weight_decay=0.5))
     of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():
         decays = of[id(parameter)]["weight_decay"] > 0
@@ -91,14 +89,16 @@ def test_matrices_decay_and_nothing_else_does() -> None:
 
 
 def rates(config: LearnerConfig, steps: int) -> list[float]:
-    """Return the network's rate in each step."""
-    parameters = {"w": torch.nn.Parameter(torch.ones(2, 2))}
-    optimizer, schedule = dense_optimizer(parameters, config)
+    """Return the network's rate in each step, by how far plain steps against a gradient of 1 go."""
+    weight = torch.nn.Parameter(torch.zeros(2))
+    descent = Descent({"w": weight}, replace(config, optimizer="sgd", clip=10.0))
     found = []
-    for _ in range(steps):
-        found.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
+    for step in range(steps):
+        weight.grad = torch.ones(2)
+        before = float(weight.detach()[0])
+        descent.step(scheduled(config, step))
+        found.append(before - float(weight.detach()[0]))
+    assert descent.steps == steps
     return found
 
 
@@ -115,6 +115,16 @@ def test_the_rate_comes_down_by_the_cosine() -> None:
     )
 
 
+def test_several_passes_share_one_cycle_whatever_was_learned_before() -> None:
+    """Ten steps, the second half of 20: the middle is (.5 - .1) / .9 = 4/9 of the way down."""
+    stretch = Stretch(Moments.once(toy.popularity()), 0.5, 1.0)
+    course = Course(7, 10, 0.1, stretch.moments, torch.zeros(0), None, stretch)  # type: ignore[arg-type]
+    found = [course.rates(LearnerConfig(), step, taken=1_000) for step in range(10)]
+    assert found[0].network == found[0].own == pytest.approx((1 + np.cos(np.pi * 4 / 9)) / 2)
+    assert found[9].network == pytest.approx((1 + np.cos(np.pi * 17 / 18)) / 2)
+    assert {rates.scale for rates in found} == {0.1}
+
+
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_a_schedule_without_an_end_is_refused(schedule: Any) -> None:
     with pytest.raises(ConfigError, match=r"total_steps above learner\.warmup_steps \(50\)"):
@@ -128,25 +138,26 @@ def test_an_encoder_has_a_rate_of_its_own() -> None:
     config = LearnerConfig(
         optimizer="sgd", lr=0.5, encoder_lr=0.25, warmup_steps=0, weight_decay=0.0
     )
-    optimizer, _ = dense_optimizer(named, config)
+    descent = Descent(named, config)
     for parameter in named.values():
         parameter.grad = torch.ones_like(parameter)
-    optimizer.step()
+    descent.step(Rates(network=1.0, own=0.0))
     assert [float(p.detach().flatten()[0]) for p in named.values()] == [0.5, 0.75, 0.75]
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "adafactor"])
 def test_every_optimizer_goes_downhill_and_on_from_its_state(name: Any) -> None:
-    def started() -> tuple[dict[str, torch.nn.Parameter], torch.optim.Optimizer, Any]:
-        named = {"w": torch.nn.Parameter(torch.full((3, 2), 2.0))}
-        return named, *dense_optimizer(named, LearnerConfig(optimizer=name, lr=0.1))
+    config = LearnerConfig(optimizer=name, lr=0.1)
 
-    def step(named: dict[str, torch.nn.Parameter], optimizer: Any, schedule: Any) -> float:
-        optimizer.zero_grad()
+    def started() -> tuple[dict[str, torch.nn.Parameter], Descent]:
+        named = {"w": torch.nn.Parameter(torch.full((3, 2), 2.0))}
+        return named, Descent(named, config)
+
+    def step(named: dict[str, torch.nn.Parameter], descent: Descent) -> float:
+        descent.zero_grad()
         loss = named["w"].square().sum()
         torch.autograd.backward(loss)
-        optimizer.step()
-        schedule.step()
+        descent.step(scheduled(config, descent.steps))
         return float(loss.detach())
 
     one, other = started(), started()
@@ -154,6 +165,6 @@ def test_every_optimizer_goes_downhill_and_on_from_its_state(name: Any) -> None:
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < losses[0]
     other[0]["w"].data.copy_(one[0]["w"].data)
-    load_optimizer(*other, optimizer_state(*one))
+    other[1].load(one[1].state())
     assert step(*one) == step(*other)
     assert torch.equal(one[0]["w"], other[0]["w"])

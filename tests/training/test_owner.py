@@ -49,7 +49,7 @@ def test_applying_a_window_again_changes_nothing(make_owner, cut, data) -> None:
         sides = once.side(number), again.side(number)
         assert sides[0].offsets == sides[1].offsets
         assert sides[0].window.counts == sides[1].window.counts
-        assert sides[0].held_out.equals(sides[1].held_out)
+        assert sides[0].lesson.held_out.equals(sides[1].lesson.held_out)
     ours, theirs = once.snapshot(len(planned)), again.snapshot(len(planned))
     assert ours is not None
     assert theirs is not None

@@ -43,7 +43,9 @@ def results(owner: StateOwner, planned: list[Any]) -> list[Any]:
     for window, tables in planned:
         rows = owner.apply(window, tables, [])
         side = owner.side(window.number)
-        out.append((rows, side.held_out, side.window.counts, side.window.popularity.tolist()))
+        out.append(
+            (rows, side.lesson.held_out, side.window.counts, side.window.popularity.tolist())
+        )
     return out
 
 

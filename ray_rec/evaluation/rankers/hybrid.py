@@ -32,14 +32,9 @@ from ray_rec.features.state import FeatureState
 from ray_rec.log.window import Window
 from ray_rec.model.servable import Servable
 from ray_rec.model.text import Vectors
-from ray_rec.training.config import LearnerConfig
-from ray_rec.training.epochs import one_cycle, study
+from ray_rec.training.epochs import study
 from ray_rec.training.learner import Learner
 from ray_rec.training.metrics import Metrics
-from ray_rec.training.moments import Moments
-
-MOMENTS = 256
-"""Of the past at most so many stand for the popularity that its queries were asked with."""
 
 Lesson = tuple[WindowExamples, pa.Table, int]
 """What a window gave, its rows by step, the number of steps."""
@@ -77,7 +72,8 @@ class Hybrid:
         self._items, self._raw, self._passes, self._ordered = items, raw, passes, ordered
         self.unit, self.losses = "pass" if passes > 1 else "window", list[float]()
         self._state = FeatureState(features)
-        self._learner = self._new_learner(config.learner)
+        self._learner = Learner(config.model, config.learner)
+        self._learner.observe(items, raw)
         self._timeline = Timeline()
         self._counted, self._counts = 0, Popularity(features.half_lives_days)
         self._servable: Servable | None = None
@@ -130,25 +126,21 @@ class Hybrid:
         if self.after_pass is not None:
             self.after_pass(number)
 
-    def _new_learner(self, config: LearnerConfig) -> Learner:
-        learner = Learner(self._config.model, config)
-        learner.observe(self._items, self._raw)
-        return learner
-
     def _study(self, done: Interactions) -> None:
-        """Learn all from the beginning, several times."""
-        config, passes = self._config.learner, self._passes
-        made = self._applied(done)
-        moments = Moments.through(
-            done.item, done.ts, self._items.num_rows, self._features.half_lives_days, MOMENTS
-        )
-        self._learner = self._new_learner(one_cycle(config, made.examples.num_rows, passes))
+        """Learn all several times."""
 
         def tell(number: int, losses: Metrics) -> None:
             self._tell(losses)
             self._passed(number)
 
-        study(self._learner, made, moments, config.rows_per_step, passes, tell)
+        study(
+            self._learner,
+            self._applied(done),
+            self._features.half_lives_days,
+            self._config.learner.rows_per_step,
+            self._passes,
+            tell,
+        )
 
     def _lessons(self, done: Interactions) -> Iterator[Lesson]:
         """Yield the windows that have anything to learn."""

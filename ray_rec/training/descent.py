@@ -1,0 +1,62 @@
+"""How the dense weights are moved: the optimizer, how fast it goes, and how far it has come."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ray_rec.model.servable import tensors_under
+from ray_rec.training.config import LearnerConfig
+from ray_rec.training.optimizer import dense_optimizer, load_optimizer, optimizer_state
+from ray_rec.training.schedule import Rates
+
+OPTIMIZER, STEPS = "optimizer.", "optimizer.steps"
+
+
+class Descent:
+    """Steps of the network and of an encoder that learns.
+
+    Args:
+        parameters: by name; those of an encoder begin with `ENCODER`.
+        config: rates and clipping.
+
+    Attributes:
+        steps: how many were taken.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], config: LearnerConfig) -> None:
+        self._parameters, self._config = parameters, config
+        self._optimizer = dense_optimizer(parameters, config)
+        self.steps = 0
+        for parameter in parameters.values():
+            parameter.grad = torch.zeros_like(parameter)  # a worker without rows adds these
+
+    def zero_grad(self) -> None:
+        """Begin a step."""
+        self._optimizer.zero_grad(set_to_none=False)
+
+    def grads(self) -> list[Tensor]:
+        """Return the gradient of each parameter, to be summed over workers in place."""
+        return [p.grad for p in self._parameters.values() if p.grad is not None]
+
+    def clip(self) -> Tensor:
+        """Bound the summed gradient; return its norm before that."""
+        return torch.nn.utils.clip_grad_norm_(list(self._parameters.values()), self._config.clip)
+
+    def step(self, rates: Rates) -> None:
+        """Move the weights."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["base_lr"] * rates.network * rates.scale
+        self._optimizer.step()
+        self.steps += 1
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what `load` takes, by flat names; the weights themselves are not in it."""
+        kept = optimizer_state(self._parameters, self._optimizer)
+        named = {f"{OPTIMIZER}{name}": tensor for name, tensor in kept.items()}
+        return {STEPS: torch.tensor(self.steps), **named}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state` gave, once the weights are those of then."""
+        load_optimizer(self._parameters, self._optimizer, tensors_under(state, OPTIMIZER))
+        self.steps = int(state[STEPS])
