@@ -89,7 +89,7 @@ class MultiTaskModel(nn.Module):
             return items.vector
         share = items.share if own is None else items.share * own
         text = self.tower(items.text)[items.text_of]
-        return torch.lerp(text, items.id, share[:, None])
+        return torch.lerp(text.to(items.id.dtype), items.id, share[:, None])  # under autocast
 
     def view(self, items: ItemSlice, queries: Queries, own: Tensor | None = None) -> View:
         """Run the trunk and gather what both heads need."""
