@@ -203,6 +203,8 @@ class Learner(Learned):
         parameters = list(self._parameters.values())
         grads = [p.grad for p in parameters if p.grad is not None]
         self._workers.add_flat([*grads, grad, seen, losses])
+        if self._tuner is not None:
+            self._tuner.constrain()
         norm = torch.nn.utils.clip_grad_norm_(parameters, self._config.clip)
         where = f"window {course.number}, step {step}"
         mean = losses / weights.clamp(min=1)
