@@ -4,13 +4,14 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "results.md"
 _PLACES = ("log", "registry", "state_dir")
 """Of a configuration: a temporary folder says nothing afterwards."""
 _PACKAGES = ("ray", "torch", "pyarrow", "kafka-python", "confluent-kafka", "msgspec")
@@ -33,6 +34,15 @@ def finish(
     path = RESULTS / f"{name}{'-quick' if quick else ''}.json"
     path.write_text(json.dumps(record, indent=2, default=str) + "\n")
     print(json.dumps(rounded), flush=True)
+
+
+def put_tables(name: str, lines: Iterable[str]) -> None:
+    """Write a benchmark's tables into docs/results.md, from its mark to the next one."""
+    mark = f"<!-- tables: python -m benchmarks.{name} -->"
+    before, after = PAGE.read_text().split(mark)
+    at = after.find("<!-- tables:")
+    rest = "\n" + after[at:] if at >= 0 else ""
+    PAGE.write_text(f"{before}{mark}\n\n" + "\n".join(lines) + rest)
 
 
 def _commit() -> str:

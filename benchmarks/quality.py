@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from benchmarks._results import RESULTS, ROOT
+from benchmarks._results import RESULTS, ROOT, put_tables
 from ray_rec.config import RunConfig, load_config
 from ray_rec.datasets import complete_journey
 from ray_rec.datasets.tables import import_tables
@@ -30,7 +30,6 @@ from ray_rec.events.schema import EVENTS
 from ray_rec.log.base import create_standard_topics, open_log
 
 FOLDER, KEPT = ROOT / "var" / "quality", RESULTS / "quality"
-PAGE, MARK = ROOT / "docs" / "results.md", "<!-- tables: python -m benchmarks.quality -->"
 _SAID = ("hr@10", "ndcg@10", "recall@10", "mrr")
 
 Row = dict[str, Any]
@@ -44,8 +43,7 @@ def main() -> int:
         if not given.only or row["name"] in given.only:
             _measure(row, given.data, given.again)
     found = [(row, json.loads(path.read_text())) for row in rows if (path := _kept(row)).exists()]
-    before = PAGE.read_text().split(MARK)[0]
-    PAGE.write_text(before + MARK + "\n\n" + "\n".join(_page(found)))
+    put_tables("quality", _page(found))
     return 0
 
 
@@ -59,14 +57,14 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measure(row: Row, data: Path | None, again: bool) -> None:
-    config = _config(row)
-    key = _key(row, config)
+    config = configure(row)
+    key = key_of(row, config)
     if not again and _kept(row).exists() and json.loads(_kept(row).read_text())["key"] == key:
         return
     if "data" in row and data is None:
         sys.stderr.write(f"{row['name']}: needs --data DIR with {row['data']}; left out\n")
         return
-    _fill(row, config, data)
+    fill(row, config, data)
     report = evaluate(config, _options(row), lambda name, done, all_: _tell(row, name, done, all_))
     write_evaluation(report, FOLDER / row["name"])
     kept = {name: report[name] for name in report if name not in ("config", "options", "data")}
@@ -74,15 +72,16 @@ def _measure(row: Row, data: Path | None, again: bool) -> None:
     _kept(row).write_text(json.dumps({"key": key, **kept}, indent=1) + "\n")
 
 
-def _config(row: Row) -> RunConfig:
+def configure(row: Row) -> RunConfig:
+    """Return the configuration of a row: its file, then what it sets, on the log of its data."""
     path = ROOT / "benchmarks" / row["config"] if "config" in row else None
     log = FOLDER / f"{row.get('data', 'complete_journey')}.db"
     places = [f"log=sqlite:///{log}", f"state_dir={FOLDER / 'state'}"]
     usual = [] if path else list(complete_journey.OVERRIDES)
-    return load_config(path, [*usual, *places])
+    return load_config(path, [*usual, *places, *row.get("set", ())])
 
 
-def _key(row: Row, config: RunConfig) -> str:
+def key_of(row: Row, config: RunConfig) -> str:
     """Return a digest of all that the numbers follow from: the code, the row, the configuration."""
     tree = ["git", "-C", str(ROOT), "rev-parse", "HEAD:ray_rec"]
     code = subprocess.run(tree, capture_output=True, text=True, check=True).stdout.strip()
@@ -90,7 +89,7 @@ def _key(row: Row, config: RunConfig) -> str:
     return sha256(json.dumps([code, row, plain], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _fill(row: Row, config: RunConfig, data: Path | None) -> None:
+def fill(row: Row, config: RunConfig, data: Path | None) -> None:
     """Bring the row's data to its log, unless they are there."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with open_log(config.log) as log:

@@ -149,8 +149,9 @@ class ClickHead(nn.Module):
         first = torch.cumsum(counts, 0) - counts
         rank = torch.empty_like(order)
         rank[order] = torch.arange(len(order), device=order.device) - first[shown.query[order]]
-        asks = shown.item.new_zeros(num_queries, int(counts.max()) if len(order) else 0, dim)
-        asks = asks.index_put((shown.query, rank), self.ask(shown.item))
+        asked = self.ask(shown.item)
+        asks = asked.new_zeros(num_queries, int(counts.max()) if len(order) else 0, dim)
+        asks = asks.index_put((shown.query, rank), asked)
         weight = torch.bmm(asks, self.key(shown.history).transpose(1, 2)) * self.scale
         weight = torch.sigmoid(weight) * shown.seen[:, None]
         liked = torch.bmm(weight, shown.history)

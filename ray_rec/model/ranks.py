@@ -12,8 +12,6 @@ _AVERAGE, _DOUBT, _KEPT = "average.", "doubt.", "kept."
 class Ranks:
     """Takes ranks away from where they matter least (Zhang et al. 2023), by `peft`'s allocator.
 
-    The paper's penalty on directions that are not orthogonal is not added to the loss.
-
     Args:
         model: an encoder tuned by AdaLoRA, whose gradients are there at each `step`.
     """
@@ -22,6 +20,21 @@ class Ranks:
         self._tuned = cast(Any, model).base_model
         self._allocator = self._tuned.rankallocator
         self._plan = self._tuned.peft_config[self._tuned.trainable_adapter_name]
+
+    def penalty(self) -> Tensor:
+        """Return what the loss is to have on top while directions are not orthogonal, a scalar.
+
+        The mean of the Frobenius norms of A·At - I and Bt·B - I, times `peft`'s weight: its own
+        `forward` adds this only where it is asked for a loss. Else ranks that share a direction
+        would share its importance too.
+        """
+        norms = []
+        for name, matrix in self._tuned.model.named_parameters():
+            if "lora_A" in name or "lora_B" in name:
+                rows = matrix if "lora_A" in name else matrix.T
+                even = torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
+                norms.append(torch.linalg.matrix_norm(rows @ rows.T - even))
+        return float(self._plan.orth_reg_weight) * torch.stack(norms).mean()
 
     def step(self, number: int) -> None:
         """Weigh what step `number` (from 1) says of each rank; some steps take ranks away."""

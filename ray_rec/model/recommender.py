@@ -91,7 +91,7 @@ class MultiTaskModel(nn.Module):
 
         `own` [U] scales a (0 drops the id).
         """
-        kind = self.tower(items.text)[items.text_of]
+        kind = self.tower(items.text)[items.text_of].to(items.id.dtype)  # under autocast it is not
         if items.vector is not None:
             return items.vector, kind
         share = items.share if own is None else items.share * own

@@ -4,6 +4,7 @@
 `requires_grad` from then on, so that whoever trains, counts or saves asks the parameters alone.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,6 +19,9 @@ from ray_rec.model.config import EncoderConfig
 _TASK = TaskType.FEATURE_EXTRACTION
 _START_SEED = 0
 """New parameters start alike in every process, so that workers need not exchange them."""
+
+_PREFIX_SCALE = 0.02
+"""Standard deviation of a prefix at its start, that of BERT's own weights."""
 
 _OPTIONS: dict[str, tuple[str, ...]] = {
     "top-k": ("top_layers",),
@@ -41,7 +45,8 @@ def tuning_of(config: EncoderConfig) -> dict[str, str | int]:
 def tune(model: nn.Module, config: EncoderConfig) -> nn.Module:
     """Return the model with those parameters to be trained that `config.policy` names.
 
-    What is added leaves the model's output as it is, but for a prefix, which starts at random.
+    What is added leaves the model's output as it is, but for a prefix, which takes some of the
+    attention away from the text and moves its places.
 
     Raises:
         ModelError: the model has fewer blocks than `encoder.top_layers`, or is of a kind for which
@@ -59,8 +64,11 @@ def tune(model: nn.Module, config: EncoderConfig) -> nn.Module:
                 for block in _blocks(model):
                     block.add_module("adapter", Adapter(_width(model), config.bottleneck))
                     block.register_forward_hook(_through_adapter)
-            case "lora" | "adalora" | "prefix":
+            case "lora" | "adalora":
                 model = _by_peft(model, config)
+            case "prefix":
+                model = _by_peft(model, config)
+                _shrink(trained_parameters(model).values())
     return model.eval()
 
 
@@ -119,6 +127,13 @@ class Size:
             f"encoder ({self.policy}): {self.trained:,} of {self.total:,} parameters learn "
             f"({self.trained / self.total:.2%}), {self.trained_mb:.1f} of {self.total_mb:.1f} MB"
         ).replace("%)", " %)")
+
+
+def _shrink(prefix: Iterable[nn.Parameter]) -> None:
+    """Scale what `peft` starts at unit variance, under which texts become all alike."""
+    with torch.no_grad():
+        for parameter in prefix:
+            parameter.mul_(_PREFIX_SCALE)
 
 
 def _thaw_all(model: nn.Module) -> None:

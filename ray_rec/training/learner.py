@@ -190,6 +190,8 @@ class Learner(Learned):
             at = torch.from_numpy(np.searchsorted(union, batch.target_item)).to(self._device)
             seen.index_add_(0, at, torch.ones_like(at, dtype=self._dtype))
         self._workers.add_flat([*self._descent.grads(), grad, seen, losses])
+        if self._tuner is not None:
+            self._tuner.constrain()
         norm = self._descent.clip()
         where = f"window {course.number}, step {step}"
         mean = losses / weights.clamp(min=1)

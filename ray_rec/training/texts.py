@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -54,9 +55,16 @@ class Texts:
         return Whitening(mean.to(raw.device), projection.to(raw.device)).apply(raw)
 
     def renew(self, raw: Float32) -> None:
-        """Replace the vectors of all texts by those that raw ones [texts, raw_dim] now give."""
-        if len(raw):
-            raw[[key == NO_TEXT for key in self._rows]] = 0.0
+        """Replace the vectors of all texts by those that raw ones [texts, raw_dim] now give.
+
+        The whitening keeps its axes and moves its centre to where texts are now: what an encoder
+        gave all of them in common would else make any two alike.
+        """
+        said = np.array([key != NO_TEXT for key in self._rows])
+        if self._whitening is not None and said.any():
+            raw[~said] = 0.0
+            centre = torch.from_numpy(raw[said].mean(axis=0))
+            self._whitening = replace(self._whitening, mean=centre)
             self._items.renew_texts(self.whitened(torch.from_numpy(raw)))
 
     def whitening(self) -> dict[str, Tensor]:

@@ -21,6 +21,9 @@ from ray_rec.evaluation.rankers.models import MODELS, QUICK, STREAMING, Makings
 from ray_rec.evaluation.reports.evaluation import write_evaluation
 from ray_rec.events.schema import CONTROLS, EVENTS, Record
 from ray_rec.log.base import EventLog, create_standard_topics, open_log
+from ray_rec.model.encoder import TextEncoder
+from ray_rec.training.config import LearnerConfig
+from tests.model.encoders import make_encoder
 from tests.training.conftest import SMALL
 from tests.training.shop import START_MS, fill_items, fill_visits
 
@@ -224,6 +227,33 @@ def test_more_passes_learn_more(config: RunConfig) -> None:
         for passes in (1, 6)
     )
     assert (1 / often).mean() > (1 / once).mean()
+
+
+def test_an_encoder_learns_with_the_hybrid_from_what_another_knew(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    folder = str(make_encoder(tmp_path / "bert", "bert"))
+    encoder = replace(config.encoder, model=folder, max_tokens=8, policy="adapter", bottleneck=4)
+    still = replace(config.learner, lr=1e-12, id_lr=1e-12, encoder_lr=1e-12)
+    state_dir, model = str(tmp_path / "state"), replace(config.model, text_dim=16)
+    config = replace(config, encoder=encoder, learner=still, state_dir=state_dir, model=model)
+    with open_log(config.log) as log:
+        logged = read_log(log, config)
+    raw, split = Makings(config, logged.items, 1).raw, global_time(logged.events)
+    known = Hybrid(replace(config, learner=LearnerConfig()), logged.items, raw, passes=2)
+    answers = judge(split, [known], repeats=True).ranks["hybrid"]
+
+    def gone_on(learner: LearnerConfig) -> tuple[Hybrid, np.ndarray]:
+        own = replace(config, learner=learner)
+        made = Hybrid(own, logged.items, raw, 1, False, TextEncoder(encoder), known.learned())
+        return made, judge(split, [made], repeats=True).ranks["hybrid"]
+
+    assert gone_on(still)[1] == pytest.approx(answers, abs=1.5)  # bfloat16 orders like scores anew
+    tuned, found = gone_on(replace(still, encoder_lr=1e-2, encoder_share=1.0))
+    assert (found != answers).any()
+    text = known.learned()["items.text"]
+    assert (tuned.learned()["items.text"] - text).abs().max() > 0.1
+    assert tuned.learned().keys() == known.learned().keys()
 
 
 # what is read

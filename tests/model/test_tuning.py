@@ -156,6 +156,11 @@ def test_new_parameters_start_alike_and_take_no_random_numbers(open_encoder: Ope
     assert np.array_equal(open_encoder(policy="prefix").encode(TEXTS), one)
 
 
+def test_a_prefix_starts_small(tiny: TextEncoder) -> None:
+    (prefix,) = TextEncoder(replace(tiny.config, policy="prefix")).parameters().values()
+    assert prefix.std().item() == pytest.approx(0.02, rel=0.2)
+
+
 @pytest.mark.parametrize("pooling", ["mean", "last-token"])
 def test_padding_changes_no_vector(pooling: str, open_encoder: Open) -> None:
     encoder = open_encoder(pooling=pooling)
@@ -229,6 +234,29 @@ def test_adalora_halves_the_ranks_and_goes_on_after_a_restart(open_encoder: Open
     values = [p for name, p in one.parameters().items() if ".lora_E." in name]
     assert sum(p.numel() for p in values) == 4 * len(values)
     assert sum(int((p != 0).sum()) for p in values) == 2 * len(values)
+
+
+def test_adalora_asks_for_directions_that_are_orthogonal(tiny: TextEncoder) -> None:
+    encoder = TextEncoder(replace(tiny.config, policy="adalora"))
+    ranks = Ranks(encoder.model)
+    directions = [p for name, p in encoder.parameters().items() if "lora_E" not in name]
+    with torch.no_grad():
+        for matrix in directions:
+            matrix.zero_()
+    # each of the four ranks is 1 away: sqrt(4), times the weight of .5
+    assert ranks.penalty().item() == pytest.approx(1.0)
+    with torch.no_grad():
+        for matrix in directions:
+            rows = matrix if len(matrix) == 4 else matrix.T
+            rows.copy_(2 * torch.eye(*rows.shape))
+    # 2·2 - 1 = 3 for each of the four: .5 · sqrt(4 · 9)
+    assert ranks.penalty().item() == pytest.approx(3.0)
+    with torch.no_grad():
+        for matrix in directions:
+            matrix /= 2
+    assert ranks.penalty().item() == 0
+    torch.autograd.backward(ranks.penalty())
+    assert all(matrix.grad is not None and not matrix.grad.any() for matrix in directions)
 
 
 # bad input

@@ -88,6 +88,16 @@ def test_what_is_tested_is_what_is_learned() -> None:
     assert tested["click_loss"] == pytest.approx(learned["click_loss"], rel=1e-5)
 
 
+@pytest.mark.parametrize("changes", [{}, {"exact_items": 0}, {"late_text": (3.0, 3.0, 1.5)}])
+def test_bfloat16_learns_both_tasks_like_float32(changes: dict[str, Any]) -> None:
+    rows = [dict(row, step=0) for row in (*toy.ring_rows(16, 1), *toy.click_rows(16, 2))]
+    whole, half = (
+        _learn(_learner(replace(toy.PLAIN, **changes), config), 0, rows).summary()
+        for config in (FAST, replace(FAST, precision="bfloat16"))
+    )
+    assert half == pytest.approx(whole, rel=0.02)
+
+
 def test_testing_changes_nothing() -> None:
     learner = _learner()
     _learn(learner, 0, toy.ring_rows(32, 1))

@@ -16,6 +16,7 @@ from ray_rec.model.changes import Rows as ChangedRows
 from ray_rec.model.config import EncoderConfig
 from ray_rec.model.encoder import TextEncoder
 from ray_rec.model.items import ItemTable
+from ray_rec.model.ranks import Ranks
 from ray_rec.training.config import LearnerConfig
 from ray_rec.training.learner import Learner
 from ray_rec.training.metrics import Metrics
@@ -176,6 +177,15 @@ def test_a_share_of_the_texts_is_encoded_anew_the_same_for_all_workers(
         assert torch.equal(drawn(step, odd), steps[step][odd])
 
 
+def test_the_directions_of_adalora_become_more_orthogonal(open_encoder: OpenEncoder) -> None:
+    encoder = open_encoder("adalora")
+    learner, ranks = make(encoder, replace(ALL, encoder_lr=0.01)), Ranks(encoder.model)
+    before = ranks.penalty().item()
+    for number in range(4):
+        learn(learner, number)
+    assert ranks.penalty().item() < 0.8 * before
+
+
 @pytest.mark.parametrize("policy", ["adapter", "adalora"])
 def test_a_loaded_state_goes_on_bit_for_bit(policy: str, open_encoder: OpenEncoder) -> None:
     config = replace(ALL, warmup_steps=4, encoder_share=0.5)
@@ -207,7 +217,8 @@ def test_renewed_texts_are_what_the_encoder_makes_now(open_encoder: OpenEncoder)
     texts = [*toy.items()["text"].to_pylist(), ""]
     raw = torch.from_numpy(encoder.encode(texts))
     raw[-1] = 0.0
-    white = (raw - before["whitening.mean"]) @ before["whitening.projection"]
+    torch.testing.assert_close(after["whitening.mean"], raw[:-1].mean(0))
+    white = (raw - after["whitening.mean"]) @ before["whitening.projection"]
     white = torch.nn.functional.normalize(white, dim=1) * toy.PLAIN.text_dim**0.5
     torch.testing.assert_close(after["items.text"][:-1], white[:-1], atol=1e-4, rtol=1e-4)
     assert not after["items.text"][-1].any()
@@ -216,6 +227,37 @@ def test_renewed_texts_are_what_the_encoder_makes_now(open_encoder: OpenEncoder)
     changed = learner.export_changes()["items.text"]
     assert isinstance(changed, ChangedRows)
     assert changed.row.tolist() == list(range(toy.NUM_ITEMS + 1))
+
+
+def test_what_all_texts_have_in_common_is_left_out_of_them() -> None:
+    """Whitening did so at first; a shift of all would else make any two texts alike."""
+    names = [f"item {n}" for n in range(12)]
+    raw = np.random.default_rng(0).normal(size=(12, 16)).astype(np.float32)
+    table = ItemTable(16, 16, torch.float32, torch.device("cpu"))
+    texts = Texts(table)
+    texts.rows([*names, ""], np.concatenate([raw, np.ones((1, 16), np.float32)]))
+    before = table.text[:13].clone()
+    texts.renew(np.concatenate([raw + 100, np.ones((1, 16), np.float32)]))
+    torch.testing.assert_close(table.text[:13], before, atol=1e-3, rtol=0)
+    assert before[:12].any(1).all()
+    assert not before[12].any()
+
+
+@pytest.mark.parametrize("policy", ["full", "lora"])
+def test_a_learning_encoder_does_not_make_all_texts_alike(
+    policy: str, open_encoder: OpenEncoder
+) -> None:
+    learner = make(open_encoder(policy), replace(ALL, encoder_lr=0.01))
+
+    def alike() -> float:
+        text = torch.nn.functional.normalize(learner.export()["items.text"], dim=1)
+        return float(text.mean(0).square().sum())
+
+    assert alike() < 0.05
+    for number in range(6):
+        learn(learner, number)
+    learner.renew_texts()
+    assert alike() < 0.2
 
 
 def test_the_texts_of_a_frozen_encoder_stay(open_encoder: OpenEncoder) -> None:

@@ -5,18 +5,19 @@ or all at once, to be gone through several times. Questions are answered with po
 time.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from torch import Tensor
 
 from ray_rec.config import RunConfig
 from ray_rec.evaluation.asking.questions import Interactions, Queries
 from ray_rec.evaluation.rankers.live import Timeline
-from ray_rec.events.schema import EVENTS, EVENTS_SCHEMA, ITEMS, ITEMS_SCHEMA
+from ray_rec.evaluation.rankers.records import item_records, records
+from ray_rec.events.schema import EVENTS, EVENTS_SCHEMA, ITEMS
 from ray_rec.features.arrays import (
     AnyArray,
     Float32,
@@ -30,11 +31,17 @@ from ray_rec.features.histories import History
 from ray_rec.features.popularity import Popularity
 from ray_rec.features.state import FeatureState
 from ray_rec.log.window import Window
-from ray_rec.model.servable import Servable
+from ray_rec.model.encoder import TextEncoder
+from ray_rec.model.servable import ITEMS as ITEM_TABLES
+from ray_rec.model.servable import MODEL, WHITENING, Servable
 from ray_rec.model.text import Vectors
 from ray_rec.training.epochs import study
 from ray_rec.training.learner import Learner
 from ray_rec.training.metrics import Metrics
+from ray_rec.training.texts import TEXT_KEYS
+
+_KNOWN, _COUNTS = (MODEL, ITEM_TABLES, WHITENING, TEXT_KEYS), f"{ITEM_TABLES}count"
+"""Of a learner's state what another may start from; whoever learns events counts them anew."""
 
 Lesson = tuple[WindowExamples, pa.Table, int]
 """What a window gave, its rows by step, the number of steps."""
@@ -49,6 +56,8 @@ class Hybrid:
         raw: vector of each item's text, [N, raw_dim].
         passes: how often all is learned; once is as a stream.
         ordered: whether a user's things of one time were done in the order that they are in.
+        encoder: the text encoder, where it is to learn too; texts are encoded anew after each pass.
+        start: what is known at the start, as `Hybrid.learned` of one that learned the same.
 
     Attributes:
         after_pass: told the number of passes that are done, from 1; it may ask for scores.
@@ -66,19 +75,24 @@ class Hybrid:
         raw: Vectors,
         passes: int = 1,
         ordered: bool = False,
+        encoder: TextEncoder | None = None,
+        start: Mapping[str, Tensor] | None = None,
     ) -> None:
         features = replace(config.features, held_out_share=0.0, user_ttl_days=0)
         self._config, self._features = config, features
         self._items, self._raw, self._passes, self._ordered = items, raw, passes, ordered
-        self.unit, self.losses = "pass" if passes > 1 else "window", list[float]()
+        self._studies = passes > 1 or start is not None
+        self.unit, self.losses = "pass" if self._studies else "window", list[float]()
         self._state = FeatureState(features)
-        self._learner = Learner(config.model, config.learner)
+        self._learner = Learner(config.model, config.learner, encoder=encoder)
         self._learner.observe(items, raw)
+        if start is not None:
+            self._learner.load(self._learner.state() | dict(start))
         self._timeline = Timeline()
         self._counted, self._counts = 0, Popularity(features.half_lives_days)
         self._servable: Servable | None = None
         self._state.apply(
-            Window(0, {ITEMS: {0: (0, items.num_rows)}}), {ITEMS: _item_records(items)}
+            Window(0, {ITEMS: {0: (0, items.num_rows)}}), {ITEMS: item_records(items)}
         )
 
     def scores(self, queries: Queries, frozen: bool = False) -> AnyArray:
@@ -111,7 +125,7 @@ class Hybrid:
         if self._ordered:
             done = _apart(done)
         done = done.take(np.argsort(done.ts, kind="stable"))
-        if self._passes > 1:
+        if self._studies:
             self._study(done)
         else:
             for made, rows, num_steps in self._lessons(done):
@@ -121,7 +135,13 @@ class Hybrid:
     def _tell(self, losses: Metrics) -> None:
         self.losses.append(losses.summary().get("recall_loss", float("nan")))
 
+    def learned(self) -> dict[str, Tensor]:
+        """Return weights, own vectors and texts, from which another may go on."""
+        state = self._learner.state()
+        return {k: v for k, v in state.items() if k.startswith(_KNOWN) and k != _COUNTS}
+
     def _passed(self, number: int) -> None:
+        self._learner.renew_texts()
         self._servable = None
         if self.after_pass is not None:
             self.after_pass(number)
@@ -170,7 +190,7 @@ class Hybrid:
             "event_type": names[done.type],
             "ts": done.ts,
         }
-        return _records(columns, len(place), EVENTS_SCHEMA)
+        return records(columns, len(place), EVENTS_SCHEMA)
 
     def _recount(self) -> None:
         self._counted, self._counts = 0, Popularity(self._features.half_lives_days)
@@ -210,25 +230,3 @@ class Frozen:
     def observe(self, done: Interactions) -> None:
         """Let the model learn."""
         self._model.observe(done)
-
-
-def _item_records(items: pa.Table) -> pa.Table:
-    """Return the catalogue as records: the text is the title, and says all."""
-    num_items = items.num_rows
-    columns = {
-        "partition": np.zeros(num_items, np.int32),
-        "offset": np.arange(num_items),
-        "item_id": items["item_id"],
-        "ts": np.zeros(num_items, np.int64),
-        "title": items["text"],
-        "price": items["price"],
-        "available": items["available"],
-        "deleted": np.zeros(num_items, np.bool_),
-    }
-    return _records(columns, num_items, ITEMS_SCHEMA)
-
-
-def _records(columns: dict[str, Any], num_rows: int, schema: pa.Schema) -> pa.Table:
-    """Return a table of a topic's schema, what is not given being null."""
-    empty: dict[str, Any] = {field.name: pa.nulls(num_rows, field.type) for field in schema}
-    return pa.table({**empty, **columns}).cast(schema)

@@ -66,12 +66,16 @@ class Makings:
     def _hybrid(self, number: int) -> Hybrid:
         learner = replace(self.config.learner, seed=self.seed * NUM_MEMBERS + number)
         config = replace(self.config, learner=learner)
-        return Hybrid(config, self.items, self.raw, self.passes, self.ordered)
+        return self._made(config)
 
     @cached_property
     def hybrid(self) -> Hybrid:
         """The system's own: one model, with live counts and with frozen ones."""
-        return Hybrid(self.config, self.items, self.raw, self.passes, self.ordered)
+        return self._made(self.config)
+
+    def _made(self, config: RunConfig) -> Hybrid:
+        encoder = TextEncoder(config.encoder) if config.encoder.learns else None
+        return Hybrid(config, self.items, self.raw, self.passes, self.ordered, encoder)
 
     @cached_property
     def sasrec(self) -> SasRec:
