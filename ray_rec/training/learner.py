@@ -29,23 +29,16 @@ from ray_rec.model.servable import (
 from ray_rec.training.adversarial import with_adversary
 from ray_rec.training.config import LearnerConfig
 from ray_rec.training.course import Course, Share
+from ray_rec.training.descent import Descent
 from ray_rec.training.divergence import DivergenceGuard
 from ray_rec.training.learned import Learned
 from ray_rec.training.metrics import Metrics
 from ray_rec.training.moments import Moments
 from ray_rec.training.negatives import Negatives
-from ray_rec.training.optimizer import (
-    dense_optimizer,
-    left,
-    load_optimizer,
-    optimizer_state,
-    rowwise_adagrad_,
-)
+from ray_rec.training.optimizer import rowwise_adagrad_
 from ray_rec.training.steps import make_step, shares
 from ray_rec.training.tuner import Tuner
 from ray_rec.training.workers import Workers
-
-OPTIMIZER = "optimizer."
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -72,17 +65,15 @@ class Learner(Learned):
         super().__init__(model, getattr(torch, config.dtype), device or torch.device("cpu"))
         self._config = config
         self._mixed = mixed_precision(config, self._device)
-        self._parameters = dict(self._model.named_parameters())
+        parameters = dict(self._model.named_parameters())
         self._tuner: Tuner | None = None
         if encoder is not None:
             wording = config.texts.transform()
             self._tuner = Tuner(encoder, self._texts, config.encoder_share, self._mixed, wording)
-            self._parameters |= self._tuner.parameters()
-        self._optimizer, self._schedule = dense_optimizer(self._parameters, config)
+            parameters |= self._tuner.parameters()
+        self._descent = Descent(parameters, config)
         self._guard = DivergenceGuard(config.explode_factor, config.explode_patience)
         self._workers = Workers()
-        for parameter in self._parameters.values():
-            parameter.grad = torch.zeros_like(parameter)  # a worker without rows adds these
 
     def observe(self, items: pa.Table, text_vectors: Float32) -> None:
         """Take new and changed items (WINDOW_ITEMS_SCHEMA) with raw text vectors [n, raw_dim]."""
@@ -153,7 +144,7 @@ class Learner(Learned):
         """One optimizer step of all workers."""
         seed = mix(*_ints(course.number, step, self._workers.rank))
         torch.manual_seed(int(seed[0] >> np.uint64(1)))
-        self._optimizer.zero_grad(set_to_none=False)
+        self._descent.zero_grad()
         share = Share(np.zeros(0, np.int64), None, None)
         if batch is not None:
             share = self._backward(course, step, batch, weights)
@@ -174,7 +165,7 @@ class Learner(Learned):
         def losses(seen: ItemSlice) -> tuple[Tensor, LossSums]:
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._mixed):
                 sums = self._model.losses(seen, made, own)
-            return self._model.weights(sums, weights, self._schedule.last_epoch), sums
+            return self._model.weights(sums, weights, self._descent.steps), sums
 
         loss, sums = with_adversary(losses, items, self._config.adversarial_epsilon)
         torch.autograd.backward(loss)
@@ -200,10 +191,8 @@ class Learner(Learned):
         if batch is not None and len(batch.target_item) and not course.counted:
             at = torch.from_numpy(np.searchsorted(union, batch.target_item)).to(self._device)
             seen.index_add_(0, at, torch.ones_like(at, dtype=self._dtype))
-        parameters = list(self._parameters.values())
-        grads = [p.grad for p in parameters if p.grad is not None]
-        self._workers.add_flat([*grads, grad, seen, losses])
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self._config.clip)
+        self._workers.add_flat([*self._descent.grads(), grad, seen, losses])
+        norm = self._descent.clip()
         where = f"window {course.number}, step {step}"
         mean = losses / weights.clamp(min=1)
         self._guard.check(where, mean, weights, norm + grad.square().sum())
@@ -212,17 +201,27 @@ class Learner(Learned):
 
     def _update(self, rows: Int64, grad: Tensor, seen: Tensor, rate_scale: float) -> None:
         """Step the dense part, and the touched `rows` [U] by their gradient [U, d]."""
-        for group in self._optimizer.param_groups:
-            group["lr"] *= rate_scale  # the schedule sets it anew for the next step
-        id_lr = self._config.id_lr * rate_scale * left(self._config, self._schedule.last_epoch)
-        self._optimizer.step()
-        self._schedule.step()
+        id_lr = self._config.id_lr * rate_scale * self._descent.left
+        self._descent.step(rate_scale)
         if self._tuner is not None:
-            self._tuner.stepped(self._schedule.last_epoch)
+            self._tuner.stepped(self._descent.steps)
         index = torch.from_numpy(rows).to(self._device)
         rowwise_adagrad_(self._items.id, self._items.accumulator, index, grad, id_lr)
         self._items.count[index] += seen
         self._items.touch(index)
+
+    def calibrate(self, held_out: pa.Table) -> None:
+        """Fit the probabilities of the weights that answer; see `Learned.calibrate`."""
+        with self._descent.average.in_place():
+            super().calibrate(held_out)
+
+    def published(self) -> None:
+        """Let a version of what is known now be what later changes, and the penalty, start from."""
+        super().published()
+        self._descent.elastic.settle()
+
+    def _network(self) -> dict[str, Tensor]:
+        return super()._network() | self._descent.average.weights
 
     def renew_texts(self) -> None:
         """Bring the vectors of all texts to what an encoder that learns makes of them now."""
@@ -233,11 +232,7 @@ class Learner(Learned):
         """Return everything needed to continue bit for bit, by flat names."""
         named = {f"{MODEL}{k}": v for k, v in self._model.state_dict().items()}
         named |= {f"{ITEMS}{k}": v for k, v in self._items.tensors().items()}
-        named |= {
-            f"{OPTIMIZER}{k}": v
-            for k, v in optimizer_state(self._parameters, self._optimizer, self._schedule).items()
-        }
-        named |= self._texts.state() | self._guard.state()
+        named |= self._descent.state() | self._texts.state() | self._guard.state()
         named |= {} if self._tuner is None else self._tuner.state()
         return {k: v.detach().cpu().clone() for k, v in named.items()}
 
@@ -246,12 +241,10 @@ class Learner(Learned):
         try:
             self._model.load_state_dict(tensors_under(state, MODEL))
             self._items.load(tensors_under(state, ITEMS))
-            load_optimizer(
-                self._parameters, self._optimizer, self._schedule, tensors_under(state, OPTIMIZER)
-            )
             self._texts.load(state)
             if self._tuner is not None:
                 self._tuner.load(state)
+            self._descent.load(state)
             self._guard.load(state)
         except (KeyError, RuntimeError) as error:
             raise ModelError(

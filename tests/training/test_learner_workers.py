@@ -27,6 +27,7 @@ CONFIGS = {
     "adamw": LearnerConfig(optimizer="adamw", dtype="float64"),
     "encoder": LearnerConfig(optimizer="sgd", lr=0.05, encoder_lr=0.05, encoder_share=0.5),
     "learned-weights": LearnerConfig(optimizer="adamw", dtype="float64"),
+    "continual": LearnerConfig(optimizer="adamw", dtype="float64", elastic=5.0, average=0.5),
 }
 MODELS = {"learned-weights": replace(SAMPLED, task_weights="uncertainty", calibration="platt")}
 """Of the steps, three have no clicks anywhere, and one no targets."""
@@ -70,6 +71,7 @@ def _learned(name: str, rank: int, count: int, folder: Path) -> tuple[dict[str, 
         total += learner.test(toy.window(number, rows), toy.table(rows))
         total += learner.learn(toy.window(number, rows), toy.table(rows), NUM_STEPS)
         learner.calibrate(toy.table(toy.click_rows(12, seed=50 + number)))
+        learner.published()
     return learner.state(), total
 
 
@@ -99,7 +101,13 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "tolerance"),
-    [("sgd", 1e-6), ("adamw", 1e-12), ("encoder", 2e-6), ("learned-weights", 1e-12)],
+    [
+        ("sgd", 1e-6),
+        ("adamw", 1e-12),
+        ("encoder", 2e-6),
+        ("learned-weights", 1e-12),
+        ("continual", 1e-12),
+    ],
 )
 def test_two_workers_equal_one(name: str, tolerance: float, together: Path) -> None:
     alone, tested = _learned(name, 0, 1, together)
