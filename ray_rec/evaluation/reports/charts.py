@@ -44,7 +44,12 @@ def _text(x: float, y: float, anchor: str, text: str) -> str:
 
 
 def lines(title: str, x_label: str, series: Mapping[str, Points]) -> str:
-    """Return a figure with a line and dots for each named series of (x, y); y begins at 0.
+    """Return a figure with a line and dots for each named series of (x, y).
+
+    The axis of y begins at 0, or at the least y below it.
+
+    >>> ">-0.1<" in lines("above popularity", "window", {"hybrid": [(1, -0.1), (2, 0.2)]})
+    True
 
     >>> "polyline" in lines("HR@10", "window", {"popularity": [(1, 0.1), (2, 0.2)]})
     True
@@ -54,7 +59,8 @@ def lines(title: str, x_label: str, series: Mapping[str, Points]) -> str:
     if not every:
         return ""
     xs = sorted({x for x, _ in every})
-    frame = _Frame((xs[0], xs[-1]), (0.0, max(y for _, y in every) * 1.05 or 1.0))
+    least, most = min(0.0, *(y for _, y in every)), max(0.0, *(y for _, y in every))
+    frame = _Frame((xs[0], xs[-1]), (least, most * 1.05 or float(least == 0)))
     return _figure(title, frame, x_label, xs[:: 1 + len(xs) // 12], known)
 
 
