@@ -84,13 +84,16 @@ def _replayed(seed: int) -> Prequential:
         told = sum(any(start < end for start, end in w.ranges[EVENTS].values()) for w in known)
         options = Options(max_queries=QUERIES, warmup_windows=told)
         run = Prequential(config, options, rankers=())
-        for name, habit in HABITS.items():
-            run.beside[name] = Apprentice(config, habit, run.encoder, run.store, QUERIES)
+        apprentices = {
+            name: Apprentice(config, habit, run.encoder, run.store, QUERIES)
+            for name, habit in HABITS.items()
+        }
+        run.beside.update(apprentices)
         for window in known:
             run.step(window, read_window(log, window, counts))
         assert run.is_warm
-        for pupil in run.beside.values():
-            pupil.go_on(run.model)
+        for apprentice in apprentices.values():
+            apprentice.go_on(run.model)
         for window in asked:
             run.step(window, read_window(log, window, counts))
             sys.stderr.write(f"seed {seed}: window {window.number}\n" * (window.number % 50 == 0))
