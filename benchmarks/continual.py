@@ -75,6 +75,7 @@ def measure(seeds: Sequence[int] = (0,), again: bool = False) -> None:
 
 def _replayed(seed: int) -> Prequential:
     """Take all models through the stretch."""
+    KEPT.mkdir(parents=True, exist_ok=True)
     config, counts = _config(seed), dict.fromkeys((*TOPICS, "dead"), 0)
     torch.set_num_threads(config.training.torch_threads)
     with open_log(config.log) as log:
