@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +124,11 @@ def _areas(runs: Sequence[Run], name: str, base: str) -> tuple[Plain, Plain]:
 
 def _by_week(runs: Sequence[Run], name: str, weeks: Sequence[int]) -> Plain:
     """Return the means over seeds of HR@10, NDCG@10 and the click AUC by week."""
-    out: dict[str, list[float]] = {key: [] for key in _KEYS}
+    out: dict[str, list[float | None]] = {key: [] for key in _KEYS}
     for week in weeks:
         by_seed = [_of_week(run, name, week) for run in runs]
         for key, value in zip(_KEYS, np.mean(by_seed, axis=0).tolist(), strict=True):
-            out[key].append(value)
+            out[key].append(value if isfinite(value) else None)
     return out
 
 
@@ -154,8 +155,8 @@ def _curve(found: Plain, key: str) -> str:
     series: dict[str, Points] = {}
     for name in CADENCES:
         values = found["by_week"][name][key]
-        above = [value - base for value, base in zip(values, never, strict=True)]
-        series[name] = list(zip(found["weeks"], above, strict=True))
+        known = zip(found["weeks"], values, never, strict=True)
+        series[name] = [(week, value - base) for week, value, base in known if value is not None]
     told = {"auc": "click AUC"}.get(key, key.upper())
     return _alone(lines(f"{told} above that of weights never updated", "week", series), series)
 
@@ -166,7 +167,7 @@ def _alone(figure: str, names: Sequence[str] | Mapping[str, Any]) -> str:
         r'<figcaption>(.*?)</figcaption><svg viewBox="0 0 (\S+) (\S+)"[^>]*>(.*)</svg>', figure
     )[0]
     key = "".join(
-        f'<text x="{52 + 108 * at}" y="-8" fill="{colour}">{escape(name)}</text>'
+        f'<text x="{52 + 98 * at}" y="-8" fill="{colour}">{escape(name)}</text>'
         for at, (name, colour) in enumerate(zip(names, COLOURS, strict=False))
     )
     style = "text{font:11px system-ui,sans-serif}.grid{stroke:#8884}text:not([fill]){fill:#777}"

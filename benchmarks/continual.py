@@ -2,7 +2,7 @@
 
     python -m benchmarks.continual [--seeds 0 1 2] [--again]
 
-All models have learned weeks 33 to 44 window by window. In weeks 45 to 53 each goes on in its own
+All models have learned weeks 33 to 44 window by window. In weeks 45 to 50 each goes on in its own
 way and is asked the same in windows of 1,000 records: what will be bought next, among all items,
 and which promoted items will be bought, predicted when they are shown and judged when their week
 is over. Histories, popularity and catalogue go on for all of them. A seed whose answers are in
@@ -33,7 +33,7 @@ from ray_rec.log.window import Window
 
 FOLDER = ROOT / "var" / "quality"
 KEPT = FOLDER / "continual"
-FIRST, ASKED, END = 33, 45, 54
+FIRST, ASKED, END = 33, 45, 51
 """Weeks from which all learn, from which they are asked, and before which that ends."""
 RECORDS, QUERIES = 1_000, 40
 """Of a window: its records; the baskets asked for, and the exposures predicted, at most."""
