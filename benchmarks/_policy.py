@@ -211,4 +211,4 @@ def read(kept: Path) -> tuple[Ranked, Figures, str]:
         user, query, seen = (file[name] for name in _ASKED)
         ranks = {name: file[name] for name in (MODEL, KNN)}
     key = how.pop("key")
-    return Ranked(np.zeros_like(user), user, query, seen, ranks), Figures(**how), key
+    return Ranked(np.zeros_like(user), user, query, seen, seen, ranks), Figures(**how), key

@@ -27,8 +27,8 @@ def finish(
         "quick": quick,
         "result": rounded,
         "config": {key: value for key, value in config.items() if key not in _PLACES},
-        "commit": _commit(),
-        "machine": _machine(),
+        "commit": commit(),
+        "machine": machine(),
     }
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}{'-quick' if quick else ''}.json"
@@ -45,7 +45,7 @@ def put_tables(name: str, lines: Iterable[str]) -> None:
     PAGE.write_text(f"{before}{mark}\n\n" + "\n".join(lines) + rest)
 
 
-def _commit() -> str:
+def commit() -> str:
     """Return the commit, with `+` when the tree differs from it."""
     git = ["git", "-C", str(ROOT)]
     head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
@@ -54,7 +54,7 @@ def _commit() -> str:
     return (head.stdout.strip() or "unknown") + ("+" if changed.stdout.strip() else "")
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     return {
         "cpu": _cpu(),
         "cpus": os.cpu_count(),

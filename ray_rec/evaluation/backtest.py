@@ -64,7 +64,7 @@ def backtest(
     with run.clock.stage("summary"):
         report = summarise(run.ledger, run.windows, MODEL, options.cutoff, config)
         if options.twins:
-            ledgers = {name: twin.ledger for name, twin in run.twins.items()}
+            ledgers = {name: twin.ledger for name, twin in run.beside.items()}
             report["twins"] = beside_twins(run.ledger, ledgers, MODEL, options.cutoff, config)
     return report | {
         "options": asdict(options),

@@ -86,7 +86,11 @@ class _Lesson:
 
 
 class Prequential:
-    """State, model, its twins and baselines after the windows so far; `step` takes the next one."""
+    """State, model and baselines after the windows so far; `step` takes the next one.
+
+    `beside` are others that are asked and taught the same, by name: the model's twins, and whoever
+    is put there before a window.
+    """
 
     def __init__(
         self, config: RunConfig, options: Options, rankers: Sequence[Ranker] | None = None
@@ -94,14 +98,14 @@ class Prequential:
         self.windows, self.clock = list[dict[str, Any]](), Clock()
         self._config, self._options = config, options
         self._state = FeatureState(config.features)
-        encoder = TextEncoder(config.encoder)
-        store = TextStore(f"{config.state_dir}/texts", encoder.digest)
-        self._model = Pupil(config, encoder, store, options.max_queries)
-        self.twins = {
+        self.encoder = TextEncoder(config.encoder)
+        self.store = TextStore(f"{config.state_dir}/texts", self.encoder.digest)
+        self.model = Pupil(config, self.encoder, self.store, options.max_queries)
+        self.beside = {
             name: Pupil(
                 twin(config, name),
-                TextEncoder(config.encoder) if config.encoder.learns else encoder,
-                store,
+                TextEncoder(config.encoder) if config.encoder.learns else self.encoder,
+                self.store,
                 options.max_queries,
             )
             for name in (TWINS if options.twins else ())
@@ -114,7 +118,12 @@ class Prequential:
     @property
     def ledger(self) -> Ledger:
         """What was judged of the model and the baselines."""
-        return self._model.ledger
+        return self.model.ledger
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether the next window is tested."""
+        return self._learned >= self._options.warmup_windows
 
     def step(self, window: Window, tables: Mapping[str, pa.Table]) -> None:
         """Test on a window, then learn it."""
@@ -127,9 +136,9 @@ class Prequential:
             rows, self._users, len(self._state.catalogue), self._options.max_queries
         )
         lesson = self._lesson(window, made, rows, queries)
-        losses = self._take(self._model, lesson, self.clock, self._baselines(lesson.queries))
+        losses = self._take(self.model, lesson, self.clock, self._baselines(lesson.queries))
         with self.clock.stage("twins"):
-            for pupil in self.twins.values():
+            for pupil in self.beside.values():
                 self._take(pupil, lesson, Clock(), {})
         with self.clock.stage("baselines"):
             for ranker in (*self._rankers, self._seen):
@@ -144,7 +153,7 @@ class Prequential:
         """Return what a window brings; nothing is asked while the model warms up."""
         closed = rows.filter(pa.array(numbers(rows, "topic_code") == EXPOSURES_CODE))
         arrived = arrivals(self._state.join.open, closed, window.ranges[EXPOSURES])
-        if self._learned < self._options.warmup_windows:
+        if not self.is_warm:
             queries, arrived = queries.part(0, 0), arrived.slice(0, 0)
         seen = np.zeros(0, np.int64)
         if len(queries):
@@ -174,7 +183,7 @@ class Prequential:
 
 def _test(pupil: Pupil, lesson: _Lesson, clock: Clock) -> Float64:
     """Let a pupil predict what was shown; return how it ranks each target [T]."""
-    servable, popularity = pupil.servable(), lesson.made.popularity
+    servable, popularity = pupil.servable(), pupil.popularity(lesson.made)
     with clock.stage("click"):
         pupil.clicks.predict(lesson.arrived, servable, popularity)
 

@@ -8,11 +8,12 @@ from dataclasses import replace
 from functools import partial
 
 import pyarrow as pa
+from torch import Tensor
 
 from ray_rec.config import RunConfig
 from ray_rec.evaluation.asking.ledger import Ledger
 from ray_rec.evaluation.clicks.measures import Clicks
-from ray_rec.features.arrays import arrow, numbers
+from ray_rec.features.arrays import Float32, arrow, numbers
 from ray_rec.features.examples import WindowExamples
 from ray_rec.model.encoder import TextEncoder
 from ray_rec.model.servable import Servable
@@ -47,7 +48,9 @@ class Pupil:
         self.clicks = Clicks(config.features.num_outcomes, max_exposures)
         learns = config.encoder.learns
         self._vectors = encoder.encode if learns else partial(store.vectors, encode=encoder.encode)
-        self._learner = Learner(config.model, config.learner, encoder=encoder if learns else None)
+        learning = encoder if learns else None
+        self._new = partial(Learner, config.model, config.learner, encoder=learning)
+        self._learner = self._new()
 
     def observe(self, items: pa.Table) -> None:
         """Take new and changed items (WINDOW_ITEMS_SCHEMA)."""
@@ -55,12 +58,28 @@ class Pupil:
             texts = [str(text) for text in items["text"].to_pylist()]
             self._learner.observe(items, self._vectors(texts))
 
+    def state(self) -> dict[str, Tensor]:
+        """Return what another pupil can go on from."""
+        return self._learner.state()
+
+    def popularity(self, made: WindowExamples) -> Float32:
+        """Return the popularity that a window's questions are answered with."""
+        return made.popularity
+
     def servable(self) -> Servable:
         """Return the model as it answers now."""
         return self._learner.servable()
 
     def learn(self, made: WindowExamples, rows: pa.Table) -> dict[str, float]:
-        """Learn a window's rows, but those of held-out users; return the mean losses."""
+        """Learn a window's rows, but those of held-out users; return the mean losses.
+
+        What comes of it counts as a version.
+        """
+        losses = self._study(made, rows)
+        self._learner.published()
+        return losses
+
+    def _study(self, made: WindowExamples, rows: pa.Table) -> dict[str, float]:
         step = numbers(rows, "step")
         losses, num_steps = {}, int(step.max(initial=-1)) + 1
         if num_steps:

@@ -104,7 +104,9 @@ def rates(counts: AnyArray, groups: Int64, rows: AnyArray | slice) -> Float32:
 
 def _of_groups(counts: AnyArray, code: Int64, rows: AnyArray | slice) -> Float64:
     """Return the sums of counts over the groups of some items, [n, 1+O]; 0 for no group."""
-    sums = np.stack([np.bincount(code, column) for column in counts.T.astype(np.float64)], axis=1)
+    sums: Float64 = np.stack(
+        [np.bincount(code, column).astype(np.float64) for column in counts.T], axis=1
+    )
     sums[:1] = 0.0
     of_items: Float64 = sums[code[rows]]
     return of_items

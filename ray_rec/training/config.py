@@ -145,6 +145,7 @@ class TrainingConfig:
 
 _LEARNER_NOT_NEGATIVE = (
     "weight_decay",
+    "elastic",
     "warmup_steps",
     "total_steps",
     "explode_patience",
@@ -171,6 +172,10 @@ class LearnerConfig:
     """Of a step's texts, chosen by their hash, so many go through an encoder that learns; the
     others keep their vectors of the last version."""
     weight_decay: float = 0.01
+    elastic: float = 0.0
+    """Strength of a penalty on how far network and encoder go from the last published version."""
+    average: float = 0.0
+    """Decay of the average of the network's weights over steps that is published; 0 for none."""
     clip: float = 5.0
     warmup_steps: int = 50
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -207,6 +212,8 @@ class LearnerConfig:
         for key in ("test_share", "encoder_share"):
             if not 0 < getattr(self, key) <= 1:
                 raise ConfigError(f"learner.{key} is {getattr(self, key)}; it must be within 0..1")
+        if not 0 <= self.average < 1:
+            raise ConfigError(f"learner.average is {self.average}; it must be from 0 to below 1")
         if not 0 < self.retry_scale < 1:
             raise ConfigError(f"learner.retry_scale is {self.retry_scale}; it must be within 0..1")
         if self.precision == "bfloat16" and self.dtype == "float64":

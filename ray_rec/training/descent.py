@@ -1,4 +1,4 @@
-"""How the dense weights are moved: the optimizer, how fast it goes, and how far it has come."""
+"""How the dense weights are moved: the optimizer, held to the version before, averaged."""
 
 from collections.abc import Mapping
 
@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ray_rec.model.servable import tensors_under
+from ray_rec.training.averaging import Average
 from ray_rec.training.config import LearnerConfig
-from ray_rec.training.optimizer import dense_optimizer, load_optimizer, optimizer_state
+from ray_rec.training.elastic import Elastic
+from ray_rec.training.optimizer import ENCODER, dense_optimizer, load_optimizer, optimizer_state
 from ray_rec.training.schedule import Rates
 
 OPTIMIZER, STEPS = "optimizer.", "optimizer.steps"
@@ -18,7 +20,7 @@ class Descent:
 
     Args:
         parameters: by name; those of an encoder begin with `ENCODER`.
-        config: rates and clipping.
+        config: rates, clipping, penalty and decay.
 
     Attributes:
         steps: how many were taken.
@@ -27,6 +29,9 @@ class Descent:
     def __init__(self, parameters: Mapping[str, nn.Parameter], config: LearnerConfig) -> None:
         self._parameters, self._config = parameters, config
         self._optimizer = dense_optimizer(parameters, config)
+        self.elastic = Elastic(parameters, config.elastic)
+        network = {k: p for k, p in parameters.items() if not k.startswith(ENCODER)}
+        self.average = Average(network, config.average)
         self.steps = 0
         for parameter in parameters.values():
             parameter.grad = torch.zeros_like(parameter)  # a worker without rows adds these
@@ -48,15 +53,21 @@ class Descent:
         for group in self._optimizer.param_groups:
             group["lr"] = group["base_lr"] * rates.network * rates.scale
         self._optimizer.step()
+        self.elastic.pull(self._optimizer.param_groups)
         self.steps += 1
+        self.average.step(self.steps)
 
     def state(self) -> dict[str, Tensor]:
         """Return what `load` takes, by flat names; the weights themselves are not in it."""
         kept = optimizer_state(self._parameters, self._optimizer)
         named = {f"{OPTIMIZER}{name}": tensor for name, tensor in kept.items()}
-        return {STEPS: torch.tensor(self.steps), **named}
+        return (
+            {STEPS: torch.tensor(self.steps), **named} | self.elastic.state() | self.average.state()
+        )
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` gave, once the weights are those of then."""
         load_optimizer(self._parameters, self._optimizer, tensors_under(state, OPTIMIZER))
         self.steps = int(state[STEPS])
+        self.elastic.load(state)
+        self.average.load(state)

@@ -118,8 +118,12 @@ class Learned:
 
     def _dense(self) -> dict[str, Tensor]:
         """Return what a version holds beside the item tables."""
-        named = {f"{MODEL}{k}": v for k, v in self._model.state_dict().items()}
+        named = {f"{MODEL}{k}": v for k, v in self._network().items()}
         return {k: _plain(v) for k, v in (named | self._texts.whitening()).items()}
+
+    def _network(self) -> dict[str, Tensor]:
+        """Return the network's tensors as they answer."""
+        return dict(self._model.state_dict())
 
 
 def _plain(tensor: Tensor) -> Tensor:

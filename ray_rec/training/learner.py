@@ -210,6 +210,19 @@ class Learner(Learned):
         self._items.count[index] += seen
         self._items.touch(index)
 
+    def calibrate(self, held_out: pa.Table) -> None:
+        """Fit the probabilities of the weights that answer; see `Learned.calibrate`."""
+        with self._descent.average.in_place():
+            super().calibrate(held_out)
+
+    def published(self) -> None:
+        """Let a version of what is known now be what later changes, and the penalty, start from."""
+        super().published()
+        self._descent.elastic.settle()
+
+    def _network(self) -> dict[str, Tensor]:
+        return super()._network() | self._descent.average.weights
+
     def renew_texts(self) -> None:
         """Bring the vectors of all texts to what an encoder that learns makes of them now."""
         if self._tuner is not None:
@@ -228,10 +241,10 @@ class Learner(Learned):
         try:
             self._model.load_state_dict(tensors_under(state, MODEL))
             self._items.load(tensors_under(state, ITEMS))
-            self._descent.load(state)
             self._texts.load(state)
             if self._tuner is not None:
                 self._tuner.load(state)
+            self._descent.load(state)
             self._guard.load(state)
         except (KeyError, RuntimeError) as error:
             raise ModelError(

@@ -31,6 +31,7 @@ CONFIGS = {
     "encoder": LearnerConfig(optimizer="sgd", lr=0.05, encoder_lr=0.05, encoder_share=0.5),
     "learned-weights": LearnerConfig(optimizer="adamw", dtype="float64"),
     "passes": LearnerConfig(optimizer="adamw", dtype="float64"),
+    "continual": LearnerConfig(optimizer="adamw", dtype="float64", elastic=5.0, average=0.5),
 }
 MODELS = {"learned-weights": replace(SAMPLED, task_weights="uncertainty", calibration="platt")}
 """Of the steps, three have no clicks anywhere, and one no targets."""
@@ -77,6 +78,7 @@ def _learned(name: str, rank: int, count: int, folder: Path) -> tuple[dict[str, 
         total += learner.test(window, toy.table(rows))
         total += learner.learn(window, toy.table(rows), NUM_STEPS, stretch=stretch)
         learner.calibrate(toy.table(toy.click_rows(12, seed=50 + number)))
+        learner.published()
     return learner.state(), total
 
 
@@ -119,6 +121,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("encoder", 2e-6),
         ("learned-weights", 1e-12),
         ("passes", 1e-12),
+        ("continual", 1e-12),
     ],
 )
 def test_two_workers_equal_one(name: str, tolerance: float, together: Path) -> None:

@@ -233,7 +233,7 @@ def test_what_all_texts_have_in_common_is_left_out_of_them() -> None:
     """Whitening did so at first; a shift of all would else make any two texts alike."""
     names = [f"item {n}" for n in range(12)]
     raw = np.random.default_rng(0).normal(size=(12, 16)).astype(np.float32)
-    table = ItemTable(16, 16, torch.float32, torch.device("cpu"))
+    table = ItemTable(toy.PLAIN, torch.float32, torch.device("cpu"))
     texts = Texts(table)
     texts.rows([*names, ""], np.concatenate([raw, np.ones((1, 16), np.float32)]))
     before = table.text[:13].clone()

@@ -52,7 +52,11 @@ def _text(x: float, y: float, anchor: str, text: str) -> str:
 def lines(title: str, x_label: str, series: Mapping[str, Points], zero: bool = True) -> str:
     """Return a figure with a line and dots for each named series of (x, y).
 
-    y begins at 0, or, without `zero`, at the least there is, as suits losses.
+    The axis of y begins at 0, or at the least y below it; without `zero` at the least, as suits
+    losses.
+
+    >>> ">-0.1<" in lines("above popularity", "window", {"hybrid": [(1, -0.1), (2, 0.2)]})
+    True
 
     >>> "polyline" in lines("HR@10", "window", {"popularity": [(1, 0.1), (2, 0.2)]})
     True
@@ -63,7 +67,10 @@ def lines(title: str, x_label: str, series: Mapping[str, Points], zero: bool = T
         return ""
     xs = sorted({x for x, _ in every})
     least, most = min(y for _, y in every), max(y for _, y in every)
-    ends = (0.0, most * 1.05 or 1.0) if zero else (least, most + 0.05 * (most - least))
+    ends = (least, most + 0.05 * (most - least))
+    if zero:
+        least, most = min(0.0, least), max(0.0, most)
+        ends = (least, most * 1.05 or float(least == 0))
     frame = _Frame((xs[0], xs[-1]), ends)
     return _figure(title, frame, x_label, xs[:: 1 + len(xs) // 12], known)
 

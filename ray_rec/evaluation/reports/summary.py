@@ -48,7 +48,7 @@ def summarise(
         "targets": len(ranked.target_query),
         "tested_windows": len(np.unique(ranked.window)),
         **compared(ranked, cutoff, seed),
-        "by_times_seen": _found_by(BUCKETS, bucket(ranked.seen), ranked, cutoff, seed),
+        "by_times_seen": by_times_seen(ranked, cutoff, seed),
         "warm_up": _found_by(STAGES, stage(ranked.collected), ranked, cutoff, seed),
         "clicks": {} if clicks is None else _clicks(clicks[1], outcomes, seed),
         "windows": windows,
@@ -87,6 +87,11 @@ def compared(ranked: Ranked, cutoff: int, seed: int, base: str = BASELINE) -> Pl
     above = dict(zip(by_ranker, blocks[len(by_ranker) :], strict=True))
     del above[base]
     return {"recall": plain, f"above_{base}": above}
+
+
+def by_times_seen(ranked: Ranked, cutoff: int, seed: int) -> Plain:
+    """Return the share of targets found among the first, by how often they had been seen."""
+    return _found_by(BUCKETS, bucket(ranked.seen), ranked, cutoff, seed)
 
 
 def _found_by(names: Sequence[str], place: Int64, ranked: Ranked, cutoff: int, seed: int) -> Plain:
