@@ -19,7 +19,8 @@ class RecallHead(nn.Module):
 
     An item of the own history is judged by how often it came back rather than by what others buy:
     it has a bonus, and popularity counts less for it. With `model.repeat_units` a layer of so many
-    units is added to that line: often and lately is more than the sum of both.
+    units is added to that line: often and lately is more than the sum of both, and what somebody
+    with a long past took is more of a habit than what a newcomer took.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -65,17 +66,23 @@ class RecallHead(nn.Module):
         """Return by how much an item's text counts, from the share of its own vector, any shape."""
         return 1.0 + self._more_if_new * (1.0 - share)
 
-    def repeats(self, counts: Tensor, popularity: Tensor) -> Tensor:
-        """Return the part of items of the own history: log counts [P, R], popularity [P, H]."""
+    def repeats(self, counts: Tensor, popularity: Tensor, total: Tensor) -> Tensor:
+        """Return the part of items of the own history, [P].
+
+        Args:
+            counts: log counts [P, R].
+            popularity: log counts of everybody [P, H].
+            total: log counts of all that the same person took [P, R].
+        """
         line = counts @ self.repeat + popularity @ self.repeat_popularity + self.repeat_bonus
         if self.bend is None:
             return line
-        return line + cast(Tensor, self.bend(torch.cat([counts, popularity], dim=1)))[:, 0]
+        return line + cast(Tensor, self.bend(torch.cat([counts, popularity, total], dim=1)))[:, 0]
 
 
 def _bend(config: ModelConfig) -> nn.Sequential:
-    """Return what is added to the line of repeats, [P, R + H] to [P, 1]; nothing to begin with."""
-    inner = nn.Linear(len(REPEAT_DAYS) + config.num_horizons, config.repeat_units)
+    """Return what is added to the line of repeats, [P, R + H + R] to [P, 1]; nothing to begin with."""
+    inner = nn.Linear(2 * len(REPEAT_DAYS) + config.num_horizons, config.repeat_units)
     outer = nn.Linear(config.repeat_units, 1, bias=False)
     nn.init.zeros_(outer.weight)
     return nn.Sequential(inner, nn.GELU(), outer)

@@ -175,7 +175,7 @@ class MultiTaskModel(nn.Module):
         score = (
             head.taste((view.user[query] * view.vector[item]).sum(1))
             + head.popular(popularity)
-            + head.repeats(counts, popularity) * (counts[:, 0] > 0)
+            + head.repeats(counts, popularity, view.own.total[query]) * (counts[:, 0] > 0)
         )
         if head.reads:
             profile = head.profile(view.text_last, view.text_mean)

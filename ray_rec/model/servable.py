@@ -138,7 +138,7 @@ class Servable:
         known = known_popularity(popularity, self.num_items)
         own, item = view.own, rows[view.own.item]
         repeat = torch.zeros(len(histories), self.num_items)
-        repeat[own.query, item] = head.repeats(own.values, known[item])
+        repeat[own.query, item] = head.repeats(own.values, known[item], own.total[own.query])
         profile = head.profile(view.text_last, view.text_mean) * tables.text.shape[1] ** -0.5
         alike = (profile @ tables.text.T).index_select(1, tables.text_row)
         return {

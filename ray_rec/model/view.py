@@ -42,12 +42,13 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Distinct (query, item) pairs in ascending order, each with values [P, ...]."""
+    """Distinct (query, item) pairs in ascending order, each with values [P, R]."""
 
     query: Tensor  # int64 [P]
     item: Tensor  # int64 [P]
     key: Tensor  # int64 [P] query · num_items + item
-    values: Tensor  # [P, R]
+    values: Tensor  # [P, R] log1p of counts
+    total: Tensor  # [Q, R] log1p of the counts of all items of a query
     num_items: int
 
     def look_up(self, query: Tensor, item: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ def repeat_weights(age_ms: Tensor) -> Tensor:
 
 
 def own_items(queries: Queries, num_items: int, dtype: torch.dtype) -> Pairs:
-    """Return the items of each query's own history, with log1p of their decayed counts."""
+    """Return the items of each query's own history, with log1p of their decayed counts and sums."""
     token = queries.token[queries.row]
     seen = torch.arange(token.shape[1], device=token.device) < queries.context[:, None]
     if queries.told is not None:
@@ -99,4 +100,6 @@ def own_items(queries: Queries, num_items: int, dtype: torch.dtype) -> Pairs:
     age_ms = queries.at_ms[query] - queries.ts[queries.row[query], place]
     added = repeat_weights(age_ms)
     counts = added.new_zeros(len(key), added.shape[1]).index_add_(0, pair, added)
-    return Pairs(key // num_items, key % num_items, key, torch.log1p(counts).to(dtype), num_items)
+    total = added.new_zeros(len(queries.row), added.shape[1]).index_add_(0, query, added)
+    logs = (torch.log1p(part).to(dtype) for part in (counts, total))
+    return Pairs(key // num_items, key % num_items, key, *logs, num_items)
