@@ -87,7 +87,7 @@ class ModelConfig:
     later data, as several passes would learn them too small. Empty: learned with the rest."""
     repeat_units: int = 0
     """Of a layer that judges what a person took before by how often, how lately and how popular it
-    is together; 0 adds these up."""
+    is together, and without taste; 0 adds all of these up."""
     alpha: float = 1.0
     beta: float = 1.0
     task_weights: Literal["fixed", "scheduled", "uncertainty"] = "fixed"

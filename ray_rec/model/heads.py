@@ -20,7 +20,8 @@ class RecallHead(nn.Module):
     An item of the own history is judged by how often it came back rather than by what others buy:
     it has a bonus, and popularity counts less for it. With `model.repeat_units` a layer of so many
     units is added to that line: often and lately is more than the sum of both, and what somebody
-    with a long past took is more of a habit than what a newcomer took.
+    with a long past took is more of a habit than what a newcomer took. Taste then tells new items
+    apart only: of those taken before it knows less than how often they came back.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -43,6 +44,11 @@ class RecallHead(nn.Module):
     def taste(self, dot: Tensor) -> Tensor:
         """Return the part of user·item."""
         return dot * self.scale
+
+    @property
+    def tastes_new(self) -> bool:
+        """Whether that part is of new items only, as a layer judges those of the own history."""
+        return self.bend is not None
 
     def popular(self, popularity: Tensor) -> Tensor:
         """Return the part of log counts [..., H]."""
@@ -81,7 +87,7 @@ class RecallHead(nn.Module):
 
 
 def _bend(config: ModelConfig) -> nn.Sequential:
-    """Return what is added to the line of repeats, [P, R + H + R] to [P, 1]; nothing to begin with."""
+    """Return what is added to the line of repeats, [P, 2R + H] to [P, 1]; nothing at first."""
     inner = nn.Linear(2 * len(REPEAT_DAYS) + config.num_horizons, config.repeat_units)
     outer = nn.Linear(config.repeat_units, 1, bias=False)
     nn.init.zeros_(outer.weight)

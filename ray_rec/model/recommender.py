@@ -172,10 +172,12 @@ class MultiTaskModel(nn.Module):
         """Return the recall score of one item for each of some queries, [n]; `moment` is [Q]."""
         head = self.recall
         popularity, counts = items.popularity[moment[query], item], view.own.look_up(query, item)
+        own = counts[:, 0] > 0
+        taste = head.taste((view.user[query] * view.vector[item]).sum(1))
         score = (
-            head.taste((view.user[query] * view.vector[item]).sum(1))
+            (taste * ~own if head.tastes_new else taste)
             + head.popular(popularity)
-            + head.repeats(counts, popularity, view.own.total[query]) * (counts[:, 0] > 0)
+            + head.repeats(counts, popularity, view.own.total[query]) * own
         )
         if head.reads:
             profile = head.profile(view.text_last, view.text_mean)

@@ -101,5 +101,11 @@ def own_items(queries: Queries, num_items: int, dtype: torch.dtype) -> Pairs:
     added = repeat_weights(age_ms)
     counts = added.new_zeros(len(key), added.shape[1]).index_add_(0, pair, added)
     total = added.new_zeros(len(queries.row), added.shape[1]).index_add_(0, query, added)
-    logs = (torch.log1p(part).to(dtype) for part in (counts, total))
-    return Pairs(key // num_items, key % num_items, key, *logs, num_items)
+    return Pairs(
+        query=key // num_items,
+        item=key % num_items,
+        key=key,
+        values=torch.log1p(counts).to(dtype),
+        total=torch.log1p(total).to(dtype),
+        num_items=num_items,
+    )

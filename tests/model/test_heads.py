@@ -48,7 +48,9 @@ def test_units_begin_with_the_line_and_bend_it() -> None:
 
 def test_nothing_repeated_is_judged() -> None:
     head = RecallHead(replace(toy.PLAIN, repeat_units=2))
-    assert head.repeats(torch.zeros(0, 3), torch.zeros(0, toy.HORIZONS), torch.zeros(0, 3)).shape == (0,)
+    assert head.repeats(
+        torch.zeros(0, 3), torch.zeros(0, toy.HORIZONS), torch.zeros(0, 3)
+    ).shape == (0,)
 
 
 def test_a_layer_has_no_fewer_than_no_units() -> None:

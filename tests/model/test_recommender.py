@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 
-from ray_rec.model.config import ModelConfig
 from ray_rec.model.items import ItemSlice, ItemTable, own_share
 from ray_rec.model.recommender import MultiTaskModel, ShownItems, Step
 from ray_rec.model.view import Queries
