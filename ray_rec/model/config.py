@@ -87,6 +87,9 @@ class ModelConfig:
     """Weights of what reads like the last item and like the recent ones, and by how much more of
     both an item counts that was never learned, where they are only added in answering: chosen on
     later data, as several passes would learn them too small. Empty: learned with the rest."""
+    repeat_units: int = 0
+    """Of a layer that judges what a person took before by how often, how lately and how popular it
+    is together, and without taste; 0 adds all of these up."""
     alpha: float = 1.0
     beta: float = 1.0
     task_weights: Literal["fixed", "scheduled", "uncertainty"] = "fixed"
@@ -103,7 +106,7 @@ class ModelConfig:
         for key in (*_COUNTS, "num_types", "num_horizons"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"model.{key} is {getattr(self, key)}; it must be at least 1")
-        for key in ("id_prior", "exact_items", "weight_steps"):
+        for key in ("id_prior", "exact_items", "repeat_units", "weight_steps"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"model.{key} is {getattr(self, key)}; it must not be negative")
         object.__setattr__(self, "late_text", tuple(self.late_text))  # TOML gives lists

@@ -1,7 +1,7 @@
 """The two heads over one trunk: what a person may want at all, and what a shown item comes to.
 
-Q queries, C candidates, M recent tokens, H horizons, O outcomes, S shown items. Parts of a recall
-score are linear in a few learned weights, so that each can be shown as the reason for an item.
+Q queries, C candidates, M recent tokens, H horizons, O outcomes, S shown items. A recall score
+is a sum of parts, so that each can be shown as the reason for an item.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,10 @@ class RecallHead(nn.Module):
     """score = user·item + popularity, text similarity and own repeats, each with its weights.
 
     An item of the own history is judged by how often it came back rather than by what others buy:
-    it has a bonus, and popularity counts less for it.
+    it has a bonus, and popularity counts less for it. With `model.repeat_units` a layer of so many
+    units is added to that line: often and lately is more than the sum of both, and what somebody
+    with a long past took is more of a habit than what a newcomer took. Taste then tells new items
+    apart only: of those taken before it knows less than how often they came back.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -40,10 +43,16 @@ class RecallHead(nn.Module):
         self.repeat = nn.Parameter(torch.tensor([1.8, -0.2, 1.0]))
         self.repeat_bonus = nn.Parameter(torch.tensor(3.5))
         self.repeat_popularity = nn.Parameter(-0.8 * longer / longer.sum().clamp(min=1.0))
+        self.bend = _bend(config) if config.repeat_units else None
 
     def taste(self, dot: Tensor) -> Tensor:
         """Return the part of user·item."""
         return dot * self.scale
+
+    @property
+    def tastes_new(self) -> bool:
+        """Whether that part is of new items only, as a layer judges those of the own history."""
+        return self.bend is not None
 
     def popular(self, popularity: Tensor) -> Tensor:
         """Return the part of log counts [..., H]."""
@@ -67,9 +76,26 @@ class RecallHead(nn.Module):
         """Return by how much an item's text counts, from the share of its own vector, any shape."""
         return 1.0 + self._more_if_new * (1.0 - share)
 
-    def repeats(self, counts: Tensor, popularity: Tensor) -> Tensor:
-        """Return the part of items of the own history: log counts [P, R], popularity [P, H]."""
-        return counts @ self.repeat + popularity @ self.repeat_popularity + self.repeat_bonus
+    def repeats(self, counts: Tensor, popularity: Tensor, total: Tensor) -> Tensor:
+        """Return the part of items of the own history, [P].
+
+        Args:
+            counts: log counts [P, R].
+            popularity: log counts of everybody [P, H].
+            total: log counts of all that the same person took [P, R].
+        """
+        line = counts @ self.repeat + popularity @ self.repeat_popularity + self.repeat_bonus
+        if self.bend is None:
+            return line
+        return line + cast(Tensor, self.bend(torch.cat([counts, popularity, total], dim=1)))[:, 0]
+
+
+def _bend(config: ModelConfig) -> nn.Sequential:
+    """Return what is added to the line of repeats, [P, 2R + H] to [P, 1]; nothing at first."""
+    inner = nn.Linear(2 * len(REPEAT_DAYS) + config.num_horizons, config.repeat_units)
+    outer = nn.Linear(config.repeat_units, 1, bias=False)
+    nn.init.zeros_(outer.weight)
+    return nn.Sequential(inner, nn.GELU(), outer)
 
 
 @dataclass(frozen=True)

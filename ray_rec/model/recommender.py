@@ -178,10 +178,12 @@ class MultiTaskModel(nn.Module):
         """Return the recall score of one item for each of some queries, [n]; `moment` is [Q]."""
         head = self.recall
         popularity, counts = items.popularity[moment[query], item], view.own.look_up(query, item)
+        own = counts[:, 0] > 0
+        taste = head.taste((view.user[query] * view.vector[item]).sum(1))
         score = (
-            head.taste((view.user[query] * view.vector[item]).sum(1))
+            (taste * ~own if head.tastes_new else taste)
             + head.popular(popularity)
-            + head.repeats(counts, popularity) * (counts[:, 0] > 0)
+            + head.repeats(counts, popularity, view.own.total[query]) * own
         )
         if head.reads:
             profile = head.profile(view.text_last, view.text_mean)
@@ -218,6 +220,7 @@ class MultiTaskModel(nn.Module):
             (view.text_last[query] * text).sum(1, keepdim=True),
             (view.text_mean[query] * text).sum(1, keepdim=True),
             view.own.look_up(query, item),
+            view.own.total[query],
             *_own_alike(view.queries.of(asked), items.groups, of, item, view.vector.dtype),
             torch.log1p(price.nan_to_num(0.0).clamp(min=0))[:, None],
             torch.isnan(price).to(text.dtype)[:, None],
@@ -240,13 +243,12 @@ class MultiTaskModel(nn.Module):
 def _own_alike(
     queries: Queries, groups: Tensor, query: Tensor, item: Tensor, dtype: torch.dtype
 ) -> Iterator[Tensor]:
-    """Yield log counts [S, R] of what was had of each item's text, of its category, and in all."""
+    """Yield log counts [S, R] of what was had of each item's text, then of its category."""
     codes = group_codes(groups)
     own = own_counts(queries, codes, dtype)
-    known = torch.cat([groups != 0, groups.new_ones(len(groups), 1, dtype=torch.bool)], dim=1)
     for column in range(codes.shape[1]):
-        found = own.look_up(query, codes[item, column])
-        yield found * known[item, column, None]
+        known = (groups[item, column] != 0)[:, None]
+        yield own.look_up(query, codes[item, column]) * known
 
 
 def _ragged(score: Tensor, row: Tensor, num_rows: int) -> Tensor:

@@ -161,7 +161,10 @@ class Servable:
         known = known_popularity(popularity, self.num_items)
         own, item = view.own, rows[view.own.item]
         repeat = torch.zeros(len(histories), self.num_items)
-        repeat[own.query, item] = head.repeats(own.values, known[item])
+        repeat[own.query, item] = head.repeats(own.values, known[item], own.total[own.query])
+        taste = head.taste(view.user) @ tables.vector.T
+        if head.tastes_new:
+            taste[own.query, item] = 0.0
         profile = head.profile(view.text_last, view.text_mean)
         if words is not None:
             unit = functional.normalize(self._whitening.apply(torch.from_numpy(words[None])))
@@ -169,7 +172,7 @@ class Servable:
         profile = profile * tables.text.shape[1] ** -0.5
         alike = (profile @ tables.text.T).index_select(1, tables.text_row)
         return {
-            "taste": head.taste(view.user) @ tables.vector.T,
+            "taste": taste,
             "popularity": head.popular(known)[None],
             "text": alike.mul_(head.emphasis(tables.share)),
             "repeat": repeat,

@@ -47,12 +47,13 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Distinct (query, item) pairs in ascending order, each with values [P, ...]."""
+    """Distinct (query, item) pairs in ascending order, each with values [P, R]."""
 
     query: Tensor  # int64 [P]
     item: Tensor  # int64 [P]
     key: Tensor  # int64 [P] query · num_items + item
-    values: Tensor  # [P, R]
+    values: Tensor  # [P, R] log1p of counts
+    total: Tensor  # [Q, R] log1p of the counts of all items of a query
     num_items: int
 
     def look_up(self, query: Tensor, item: Tensor) -> Tensor:
@@ -94,7 +95,7 @@ def repeat_weights(age_ms: Tensor) -> Tensor:
 
 
 def own_items(queries: Queries, num_items: int, dtype: torch.dtype) -> Pairs:
-    """Return the items of each query's own history, with log1p of their decayed counts."""
+    """Return the items of each query's own history, with log1p of their decayed counts and sums."""
     return own_counts(queries, torch.arange(num_items, device=queries.token.device)[:, None], dtype)
 
 
@@ -116,17 +117,22 @@ def own_counts(queries: Queries, codes: Tensor, dtype: torch.dtype) -> Pairs:
     counts = added.new_zeros(len(key), added.shape[1])
     for column in pair.T:
         counts.index_add_(0, column, added)
-    return Pairs(key // num_codes, key % num_codes, key, torch.log1p(counts).to(dtype), num_codes)
+    total = added.new_zeros(len(queries.row), added.shape[1]).index_add_(0, query, added)
+    return Pairs(
+        query=key // num_codes,
+        item=key % num_codes,
+        key=key,
+        values=torch.log1p(counts).to(dtype),
+        total=torch.log1p(total).to(dtype),
+        num_items=num_codes,
+    )
 
 
 def group_codes(groups: Tensor) -> Tensor:
-    """Return codes of each item's groups [U, G] and of all items together, int64 [U, G + 1].
-
-    Those of different columns differ.
-    """
-    columns, first = [groups.new_zeros(len(groups))], 1
+    """Return codes of each item's groups, int64 [U, G]; those of different columns differ."""
+    columns, first = [], 0
     for column in groups.T:
         keys, code = torch.unique(column, return_inverse=True)
         columns.append(code + first)
         first += len(keys)
-    return torch.stack([*columns[1:], columns[0]], dim=1)
+    return torch.stack(columns, dim=1)

@@ -1,12 +1,12 @@
 """The network: nothing of the future is seen, vectors are mixed as stated, losses agree."""
 
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
 
 from ray_rec.features.responses import num_rates
-from ray_rec.model.config import ModelConfig
 from ray_rec.model.items import ItemSlice, ItemTable, own_share
 from ray_rec.model.recommender import MultiTaskModel, ShownItems, Step
 from ray_rec.model.view import Queries
@@ -269,11 +269,12 @@ def test_growth_leaves_what_is_there() -> None:
     assert len(table) == 100
 
 
-@pytest.mark.parametrize("kind", ["softmax", "bce"])
-def test_every_weight_of_the_network_learns(kind: str, items: ItemSlice) -> None:
+@pytest.mark.parametrize("changes", [{}, {"recall_loss": "bce"}, {"repeat_units": 2}])
+def test_every_weight_of_the_network_learns(changes: dict[str, Any], items: ItemSlice) -> None:
     torch.manual_seed(0)
-    config: ModelConfig = replace(toy.PLAIN, recall_loss=kind)
-    model = MultiTaskModel(config)
+    model = MultiTaskModel(replace(toy.PLAIN, **changes))
+    if model.recall.bend is not None:  # begins as nothing, through which nothing is learned yet
+        torch.nn.init.ones_(model.recall.bend[-1].weight)
     leaf = replace(items, id=items.id.requires_grad_())
     sums = model.losses(leaf, _step(_queries(), torch.arange(U)))
     torch.autograd.backward(sums.recall + sums.click)

@@ -1,6 +1,7 @@
 """What a version answers: alone or in batches, in any order of rows, to new items and people."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from ray_rec.features.histories import History
 from ray_rec.features.responses import rates
 from ray_rec.model.config import ModelConfig
 from ray_rec.model.servable import Candidates, Servable
+from ray_rec.training.config import LearnerConfig
+from ray_rec.training.learner import Learner
 from tests.model import toy
 
 Tensors = Callable[[], dict[str, torch.Tensor]]
@@ -40,6 +43,14 @@ def test_parts_add_up_to_the_score(servable: Servable, who: int) -> None:
 def test_only_items_of_the_own_history_repeat(servable: Servable) -> None:
     repeat = servable.recall(PEOPLE[2], toy.NOW_MS, POPULARITY)[1]["repeat"]
     assert np.flatnonzero(repeat).tolist() == [1, 2, 38]
+
+
+def test_a_layer_for_repeats_leaves_taste_to_new_items() -> None:
+    torch.manual_seed(0)
+    learner = Learner(replace(toy.PLAIN, repeat_units=4), LearnerConfig(warmup_steps=1))
+    learner.observe(toy.items(), toy.text_vectors())
+    taste = learner.servable().recall(PEOPLE[2], toy.NOW_MS, POPULARITY)[1]["taste"]
+    assert np.flatnonzero(taste == 0).tolist() == [1, 2, 38]
 
 
 def test_a_batch_answers_as_each_alone(servable: Servable) -> None:

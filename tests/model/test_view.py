@@ -71,6 +71,7 @@ def test_repeats_are_log_counts_decayed_by_age() -> None:
         dtype=torch.float64,
     )
     torch.testing.assert_close(own.values, torch.log1p(counts))
+    torch.testing.assert_close(own.total, torch.log1p(counts.sum(0, keepdim=True)))
     found = own.look_up(torch.tensor([0, 0, 0]), torch.tensor([3, 2, 4]))
     torch.testing.assert_close(found[0], own.values[1])
     assert found[1:].tolist() == [[0.0] * 3] * 2

@@ -79,10 +79,13 @@ def test_clicks_are_learned() -> None:
     assert after["click_loss"] < 0.15
 
 
-def test_what_is_tested_is_what_is_learned() -> None:
-    """Without chance, the loss of a first step is the test's over the whole catalogue."""
-    rows = [dict(row, step=0) for row in (*toy.ring_rows(16, 1), *toy.click_rows(16, 2))]
-    learner = _learner()
+@pytest.mark.parametrize("units", [0, 4])
+def test_what_is_tested_is_what_is_learned(units: int) -> None:
+    """Without chance, the loss of a single step is the test's over the whole catalogue."""
+    again = [toy.row([at, 9, at, 30], [at, 9], offset=at) for at in range(8)]
+    rows = [dict(row, step=0) for row in (*toy.ring_rows(16, 1), *toy.click_rows(16, 2), *again)]
+    learner = _learner(replace(toy.PLAIN, repeat_units=units))
+    _learn(learner, 0, toy.ring_rows(32, 3))
     tested, learned = _test(learner, 0, rows), _learn(learner, 0, rows).summary()
     assert tested["recall_loss"] == pytest.approx(learned["recall_loss"], rel=1e-5)
     assert tested["click_loss"] == pytest.approx(learned["click_loss"], rel=1e-5)
