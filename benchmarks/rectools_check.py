@@ -132,9 +132,10 @@ def export(split: Split, ranked: Ranked, folder: Path) -> None:
     learned, queries = split.training(), split.queries()
     when = pa.array(learned.ts, pa.timestamp("ms"))
     ones = np.ones(len(learned.user), np.int64)
-    columns = {"user_id": learned.user, "item_id": learned.item, "weight": ones, "datetime": when}
-    csv.write_csv(pa.table(columns), folder / "learned.csv")
-    asked = {"user_id": ranked.user, "item_id": queries.target_item}
+    users, items = learned.user, learned.item
+    done: dict[str, Any] = {"user_id": users, "item_id": items, "weight": ones, "datetime": when}
+    csv.write_csv(pa.table(done), folder / "learned.csv")
+    asked: dict[str, Any] = {"user_id": ranked.user, "item_id": queries.target_item}
     csv.write_csv(pa.table(asked), folder / "asked.csv")
     lists = [_listed(name, ranked) for name in ranked.lists]
     csv.write_csv(pa.concat_tables(lists), folder / "lists.csv")
