@@ -36,8 +36,8 @@ types: install
 
 check: lint imports types  ## Formatting, lint, import contracts and types, without the tests
 
-test: tools check  ## The whole gate: check, doctests and all tests
-	$(BIN)/python -m pytest
+test: tools check  ## The whole gate: check, doctests and all tests (WORKERS=0: in one process)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadgroup --no-loadscope-reorder
 
 chaos: install  ## A hundred kills at random moments, on both logs (SEED=n for other ones)
 	$(BIN)/python -m tests.chaos --kills 100 --seed $(or $(SEED),1)
@@ -55,6 +55,7 @@ kafka: install  ## Run one real Kafka broker until Ctrl-C (needs Java and Maven)
 results: install  ## Measure how good the recommendations are (DATA=folder of the sets that are no package)
 	$(BIN)/python -m benchmarks.quality $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m benchmarks.policies $(if $(DATA),--data $(DATA))
+	$(BIN)/python -m benchmarks.rectools_check
 
 bench-quick: install  ## Each benchmark at the size of a minute or two
 	$(BIN)/python -m benchmarks.ingest --quick

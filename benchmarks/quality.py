@@ -30,6 +30,7 @@ from ray_rec.evaluation.reports.evaluation import write_evaluation
 from ray_rec.events.schema import EVENTS
 from ray_rec.log.base import create_standard_topics, open_log
 
+ROWS = ROOT / "benchmarks" / "quality.toml"
 FOLDER, KEPT = ROOT / "var" / "quality", RESULTS / "quality"
 _SAID = ("hr@10", "ndcg@10", "recall@10", "mrr")
 
@@ -39,7 +40,7 @@ Row = dict[str, Any]
 def main() -> int:
     """Measure what is missing, then write the page."""
     given = _arguments()
-    rows = tomllib.loads((ROOT / "benchmarks" / "quality.toml").read_text())["row"]
+    rows = tomllib.loads(ROWS.read_text())["row"]
     for row in rows if not given.write else ():
         if not given.only or row["name"] in given.only:
             _measure(row, given.data, given.again)

@@ -17,6 +17,18 @@ settings.load_profile("ray_rec")
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what stays in one process where several share the tests (`make test`).
+
+    The tests of a module do, as they share its fixtures, and those of `serve/`, whose application
+    is made once.
+    """
+    for item in items:
+        room = item.path.parent.name
+        group = room if room == "serve" else str(item.path.relative_to(ROOT))
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def load_broker() -> Any:
     """Import deploy/kafka/broker.py, which belongs to no package."""
     name = "kafka_broker_process"

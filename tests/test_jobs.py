@@ -89,6 +89,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     command = [BIN / "ray", "start", "--head", "--block", "--num-cpus=2", f"--port={free_port()}"]
     sessions = tempfile.mkdtemp(prefix="ray-")  # unix sockets need short paths
     command += [f"--dashboard-port={port}", "--include-dashboard=true", f"--temp-dir={sessions}"]
+    command += ["--dashboard-agent-listen-port=0"]  # other clusters may have taken the default
     with (folder / "head.log").open("wb") as log:
         head = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     made = Cluster(f"http://127.0.0.1:{port}", environment)

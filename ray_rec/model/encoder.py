@@ -2,6 +2,7 @@
 
 An encoder that has learned is a folder like any other, with two files more: `tuning.json` says how
 it was tuned, `tuning.safetensors` holds what was trained. So it is opened as pretrained ones are.
+`transformers` is imported where weights are loaded: many a process only asks an encoder's digest.
 """
 
 import hashlib
@@ -19,7 +20,6 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer
 
 from ray_rec.errors import ModelError
 from ray_rec.model.config import EncoderConfig
@@ -83,6 +83,8 @@ class TextEncoder:
 
     @cached_property
     def _loaded(self) -> tuple[Any, nn.Module]:
+        from transformers import AutoModel, AutoTokenizer
+
         options = {"local_files_only": True}
         try:
             tokenizer = AutoTokenizer.from_pretrained(self._folder, **options)

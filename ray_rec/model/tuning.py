@@ -2,21 +2,23 @@
 
 `tune` changes a loaded model in place as little as its policy needs. What learns is told by
 `requires_grad` from then on, so that whoever trains, counts or saves asks the parameters alone.
+`peft`, which takes seconds to import, is imported by the policies that are its own.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from peft import AdaLoraConfig, LoraConfig, PeftConfig, PrefixTuningConfig, TaskType, get_peft_model
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ray_rec.errors import ModelError
 from ray_rec.model.config import EncoderConfig
 
-_TASK = TaskType.FEATURE_EXTRACTION
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
 _START_SEED = 0
 """New parameters start alike in every process, so that workers need not exchange them."""
 
@@ -174,6 +176,8 @@ def _through_adapter(block: nn.Module, _: Any, output: Any) -> Any:
 
 
 def _by_peft(model: nn.Module, config: EncoderConfig) -> nn.Module:
+    from peft import get_peft_model
+
     try:
         return cast(nn.Module, get_peft_model(cast(Any, model), _peft_config(model, config)))
     except ValueError as error:
@@ -183,18 +187,21 @@ def _by_peft(model: nn.Module, config: EncoderConfig) -> nn.Module:
         ) from error
 
 
-def _peft_config(model: nn.Module, config: EncoderConfig) -> PeftConfig:
+def _peft_config(model: nn.Module, config: EncoderConfig) -> "PeftConfig":
+    from peft import AdaLoraConfig, LoraConfig, PrefixTuningConfig, TaskType
+
+    task = TaskType.FEATURE_EXTRACTION
     if config.policy == "prefix":
-        return PrefixTuningConfig(task_type=_TASK, num_virtual_tokens=config.prefix_length)
+        return PrefixTuningConfig(task_type=task, num_virtual_tokens=config.prefix_length)
     # GPT-2 keeps its matrices the other way round
     turned = any(type(module).__name__ == "Conv1D" for module in model.modules())
     if config.policy == "lora":
         return LoraConfig(
-            task_type=_TASK, r=config.rank, lora_alpha=2 * config.rank, fan_in_fan_out=turned
+            task_type=task, r=config.rank, lora_alpha=2 * config.rank, fan_in_fan_out=turned
         )
     steps = config.rank_steps
     return AdaLoraConfig(
-        task_type=_TASK,
+        task_type=task,
         init_r=2 * config.rank,
         target_r=config.rank,
         lora_alpha=2 * config.rank,

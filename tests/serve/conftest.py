@@ -19,6 +19,8 @@ def cluster() -> Iterator[None]:
     before = dict(os.environ)
     os.environ.pop("RAY_ADDRESS", None)
     os.environ.update(launch.environment())
+    # of two processes that share the tests the other may keep the machine busy; 5 s is Serve's own
+    os.environ["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"
     import ray  # after its environment is set
 
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)

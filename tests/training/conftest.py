@@ -1,4 +1,4 @@
-"""A local Ray cluster for the tests of one module, and a run's configuration in a fresh folder."""
+"""A local Ray cluster for the tests of this room, and a run's configuration in a fresh folder."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ SMALL = (
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[None]:
     connect(num_cpus=2)
     yield

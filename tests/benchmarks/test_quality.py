@@ -1,0 +1,85 @@
+"""`make results` at its smallest: one row of a tiny table, measured, kept and put on the page."""
+
+import json
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from benchmarks import quality
+
+ROW = """
+[[row]]
+name = "tiny"
+title = "Three shoppers"
+data = "tea"
+protocol = "leave-one-out"
+models = ["popularity"]
+"""
+TAKEN = {"ann": (0, 1, 2), "bob": (0, 2, 1), "cem": (0, 3, 1)}
+"""Items of each shopper in order, the last asked for. Learned: 0 three times, 1 to 3 once."""
+
+
+@pytest.fixture
+def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Measure":
+    for name in ("FOLDER", "KEPT"):
+        monkeypatch.setattr(quality, name, tmp_path / name)
+    (tmp_path / "rows.toml").write_text(ROW)
+    monkeypatch.setattr(quality, "ROWS", tmp_path / "rows.toml")
+    (tmp_path / "page.md").write_text(f"Said by hand.\n\n{quality.MARK}\n\nold tables\n")
+    monkeypatch.setattr(quality, "PAGE", tmp_path / "page.md")
+    return Measure(tmp_path, monkeypatch)
+
+
+class Measure:
+    """Runs the command in a folder of its own; gives the page that it writes."""
+
+    def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.place, self._monkeypatch = place, monkeypatch
+
+    def __call__(self, *arguments: str) -> list[str]:
+        self._monkeypatch.setattr(sys, "argv", ["quality", *arguments])
+        assert quality.main() == 0
+        return (self.place / "page.md").read_text().splitlines()
+
+
+def write_tables(folder: Path) -> None:
+    """Twelve items, of which eight are never taken."""
+    folder.mkdir(parents=True)
+    taken = [(user, f"i{item}", n) for user, items in TAKEN.items() for n, item in enumerate(items)]
+    users, items, order = zip(*taken, strict=True)
+    events = {"user_id": users, "item_id": items, "ts": [1_700_000_000_000 + n for n in order]}
+    events["event_type"] = ["purchase"] * len(taken)
+    parquet.write_table(pa.table(events), folder / "events.parquet")
+    named = {"item_id": [f"i{n}" for n in range(12)], "title": [f"tea {n}" for n in range(12)]}
+    parquet.write_table(pa.table(named), folder / "items.parquet")
+
+
+def test_a_row_is_measured_once_and_its_table_takes_the_place_of_the_old_one(
+    measure: Measure,
+) -> None:
+    write_tables(measure.place / "data" / "tea")
+    data = ("--data", str(measure.place / "data"))
+    page = measure(*data)
+    assert page[:5] == ["Said by hand.", "", quality.MARK, "", "## Three shoppers"]
+    assert "old tables" not in page
+    assert "3 questions of 3 users among 12 items" in page[6]
+    # Each target is level with one other item and behind none that its shopper may still take:
+    # rank 1.5, so NDCG 1 / log2(2.5) and a reciprocal rank of 2/3.
+    cells = [cell.split(" ±")[0].strip() for cell in page[-1].split("|")[1:-1]]
+    assert cells[:5] == ["popularity", "1.0000", "0.7565", "1.0000", "0.6667"]
+
+    kept = (measure.place / "KEPT" / "tiny.json").read_text()
+    assert json.loads(kept)["queries"] == 3
+    assert measure(*data) == page
+    assert (measure.place / "KEPT" / "tiny.json").read_text() == kept, "it was not measured again"
+
+
+def test_without_its_data_a_row_is_left_out_and_named(
+    measure: Measure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = measure()
+    assert page[-1] == "No row has been measured yet."
+    assert "tiny: needs --data DIR with tea" in capsys.readouterr().err
