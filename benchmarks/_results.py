@@ -26,8 +26,8 @@ def finish(
         "quick": quick,
         "result": rounded,
         "config": {key: value for key, value in config.items() if key not in _PLACES},
-        "commit": _commit(),
-        "machine": _machine(),
+        "commit": commit(),
+        "machine": machine(),
     }
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}{'-quick' if quick else ''}.json"
@@ -35,7 +35,7 @@ def finish(
     print(json.dumps(rounded), flush=True)
 
 
-def _commit() -> str:
+def commit() -> str:
     """Return the commit, with `+` when the tree differs from it."""
     git = ["git", "-C", str(ROOT)]
     head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
@@ -44,7 +44,7 @@ def _commit() -> str:
     return (head.stdout.strip() or "unknown") + ("+" if changed.stdout.strip() else "")
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     return {
         "cpu": _cpu(),
         "cpus": os.cpu_count(),

@@ -51,15 +51,16 @@ def run(tmp_path_factory: pytest.TempPathFactory, begun: dict[str, torch.Tensor]
         fill_items(log)
         fill_visits(log, 300)
         out = Prequential(config, Options(warmup_windows=BEGIN), rankers=())
-        out.beside.update(_apprentices(config, out))
+        apprentices = _apprentices(config, out)
+        out.beside.update(apprentices)
         counts = dict.fromkeys((*TOPICS, "dead"), 0)
         for window in cut(log, TOPICS, 60):
             if window.number == WINDOWS:
                 break
             if window.number == BEGIN:
                 begun |= out.model.state()
-                for pupil in out.beside.values():
-                    pupil.go_on(out.model)
+                for apprentice in apprentices.values():
+                    apprentice.go_on(out.model)
             out.step(window, read_window(log, window, counts))
     return out
 

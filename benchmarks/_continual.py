@@ -1,0 +1,213 @@
+"""Numbers, curves and tables out of the answers that `benchmarks.continual` leaves by seed."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks._results import RESULTS, ROOT, commit, machine
+from ray_rec.datasets.purchases import WEEK_MS, week_start_ms
+from ray_rec.evaluation.asking.ledger import Ranked
+from ray_rec.evaluation.metrics.bootstrap import auc_by_user
+from ray_rec.evaluation.metrics.ranking import auc, ranking
+from ray_rec.evaluation.reports.charts import COLOURS, Points, lines
+from ray_rec.evaluation.reports.summary import by_times_seen, compared
+from ray_rec.features.arrays import AnyArray, Int64
+from ray_rec.features.config import FeatureConfig
+
+RESULT = RESULTS / "quality" / "continual.json"
+DOCS = ROOT / "docs"
+NEVER, PLAIN = "never", "every 10,000"
+CADENCES = ("every 1,000", "every 10,000", "every 100,000", "never", "never, counts frozen")
+_OUTCOME = FeatureConfig().outcome_types.index("purchase")
+_CUTOFF, _KEYS = 10, ("hr@10", "ndcg@10", "auc")
+
+_ABOUT = """
+All learned weeks 33 to 44 alike, in windows of 1,000 records. From week 45 on `every N` learns
+the N newest records at a time, by the same steps as `every 1,000`, only later. `never` keeps the
+network, the item vectors and how often each item was learned as they were; histories, catalogue
+and popularity go on, so it too follows what is bought lately. `never, counts frozen` keeps
+popularity as well. All are asked the same baskets at the same moments (at most 40 of each
+window), and predict the same promoted items when they are shown, judged when the week is over.
+"""
+_WAYS = """
+Ways to go on, each with an update every 10,000 records. `replay r` learns r rows of the 300
+windows before for each new one; `elastic` and `average` are `learner.elastic`, towards the update
+before, and `learner.average`; `refresh` draws the model anew every 80 windows, about three weeks,
+and learns the newest 300. All that was tried stands here, and nothing was chosen on these weeks:
+"""
+
+Plain = dict[str, Any]
+Run = Mapping[str, AnyArray]
+
+
+def summarise(folder: Path, first: int, end: int) -> None:
+    """Write numbers and curves of a folder's answers, from week `first` to before `end`."""
+    paths = sorted(folder.glob("*.npz"))
+    runs = [dict(np.load(path)) for path in paths]
+    names = runs[0]["names"].tolist()
+    ranked, weeks = _ranked(runs, names), list(range(first, end))
+    ways = [PLAIN, *(name for name in names if name not in CADENCES)]
+    found = {
+        "benchmark": "continual",
+        "seeds": [int(path.stem) for path in paths],
+        "queries": len(runs[0]["user"]),
+        "users": len(np.unique(runs[0]["user"])),
+        "shown": len(runs[0]["shown_user"]),
+        "rows": dict(zip(names, runs[0]["rows"].tolist(), strict=True)),
+        "cadences": _compared(runs, ranked, CADENCES, NEVER),
+        "ways": _compared(runs, ranked, ways, PLAIN),
+        "by_times_seen": by_times_seen(ranked, _CUTOFF, 0),
+        "weeks": weeks,
+        "by_week": {name: _by_week(runs, name, weeks) for name in names},
+        "commit": commit(),
+        "machine": machine(),
+    }
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_text(json.dumps(found, indent=1) + "\n")
+    for key in _KEYS:
+        (DOCS / f"continual-{key.partition('@')[0]}.svg").write_text(_curve(found, key))
+
+
+def _ranked(runs: Sequence[Run], names: Sequence[str]) -> Ranked:
+    """Return the questions of all seeds as one; a user takes all of theirs along."""
+    sizes = np.cumsum([0, *(len(run["user"]) for run in runs)])
+    return Ranked(
+        np.concatenate([run["window"] for run in runs]),
+        np.concatenate([run["user"] for run in runs]),
+        np.concatenate([run["target_query"] + at for run, at in zip(runs, sizes, strict=False)]),
+        np.concatenate([run["seen"] for run in runs]),
+        {
+            name: np.concatenate([run["ranks"][place] for run in runs])
+            for place, name in enumerate(names)
+        },
+    )
+
+
+def _compared(runs: Sequence[Run], ranked: Ranked, names: Sequence[str], base: str) -> Plain:
+    """Return each model's metrics, and what it has above `base`, with intervals over users."""
+    some = Ranked(
+        ranked.window,
+        ranked.user,
+        ranked.target_query,
+        ranked.seen,
+        {name: ranked.ranks[name] for name in names},
+    )
+    found = compared(some, _CUTOFF, 0, base)
+    out: Plain = {}
+    for name in names:
+        area, above = _areas(runs, name, base)
+        out[name] = {**found["recall"][name], "auc": area}
+        if name != base:
+            out[name]["above"] = {**found[f"above_{base}"][name], "auc": above}
+    return out
+
+
+def _areas(runs: Sequence[Run], name: str, base: str) -> tuple[Plain, Plain]:
+    """Return the click AUC and what it has above that of `base`: each the mean over seeds."""
+    found = []
+    for run in runs:
+        places = [run["names"].tolist().index(which) for which in (name, base)]
+        columns = run["clicks"][places, :, _OUTCOME].T
+        areas = auc_by_user(run["labels"][:, _OUTCOME], columns, run["shown_user"])
+        found.append((areas[0], areas[2]))
+    means = np.mean(np.array(found, np.float64), axis=0)
+    fields = ("value", "error", "low", "high")
+    one, other = (dict(zip(fields, row.tolist(), strict=True)) for row in means)
+    return one, other
+
+
+def _by_week(runs: Sequence[Run], name: str, weeks: Sequence[int]) -> Plain:
+    """Return the means over seeds of HR@10, NDCG@10 and the click AUC by week."""
+    out: dict[str, list[float | None]] = {key: [] for key in _KEYS}
+    for week in weeks:
+        by_seed = [_of_week(run, name, week) for run in runs]
+        for key, value in zip(_KEYS, np.mean(by_seed, axis=0).tolist(), strict=True):
+            out[key].append(value if isfinite(value) else None)
+    return out
+
+
+def _of_week(run: Run, name: str, week: int) -> tuple[float, float, float]:
+    place = run["names"].tolist().index(name)
+    made = ranking(run["ranks"][place], run["target_query"], len(run["user"]), _CUTOFF)
+    asked = _weeks(run, run["window"]) == week
+    shown = _weeks(run, run["shown_window"]) == week + 1  # judged when the week is over
+    labels, scores = run["labels"][shown, _OUTCOME], run["clicks"][place, shown, _OUTCOME]
+    area = auc(labels, scores) if len(labels) else float("nan")
+    return float(made.hit[asked].mean()), float(made.ndcg[asked].mean()), area
+
+
+def _weeks(run: Run, window: Int64) -> Int64:
+    """Return the week that each window [n] ends in."""
+    until = dict(run["until"].tolist())
+    ends = np.array([until[number] for number in window.tolist()])
+    return 1 + (ends - week_start_ms(1)) // WEEK_MS
+
+
+def _curve(found: Plain, key: str) -> str:
+    """Return what each cadence has above never updating, week by week, as an SVG of its own."""
+    never = found["by_week"][NEVER][key]
+    series: dict[str, Points] = {}
+    for name in CADENCES:
+        values = found["by_week"][name][key]
+        known = zip(found["weeks"], values, never, strict=True)
+        series[name] = [(week, value - base) for week, value, base in known if value is not None]
+    told = {"auc": "click AUC"}.get(key, key.upper())
+    return _alone(lines(f"{told} above that of weights never updated", "week", series), series)
+
+
+def _alone(figure: str, names: Sequence[str] | Mapping[str, Any]) -> str:
+    """Return the drawing of a figure with its title and key in it, to be shown without a page."""
+    title, width, height, drawing = re.findall(
+        r'<figcaption>(.*?)</figcaption><svg viewBox="0 0 (\S+) (\S+)"[^>]*>(.*)</svg>', figure
+    )[0]
+    key = "".join(
+        f'<text x="{52 + 98 * at}" y="-8" fill="{colour}">{escape(name)}</text>'
+        for at, (name, colour) in enumerate(zip(names, COLOURS, strict=False))
+    )
+    style = "text{font:11px system-ui,sans-serif}.grid{stroke:#8884}text:not([fill]){fill:#777}"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-12 -44 {12 + int(width)} {int(height) + 44}">'
+        f'<style>{style}</style><text x="52" y="-28" font-weight="600">{title}</text>'
+        f"{key}{drawing}</svg>\n"
+    )
+
+
+def section() -> Iterator[str]:
+    """Yield the part of the results page that tells of it, if it was measured."""
+    if not RESULT.exists():
+        return
+    found = json.loads(RESULT.read_text())
+    yield "## Complete Journey, kept learning or not\n"
+    yield (
+        f"`python -m benchmarks.continual --seeds {' '.join(map(str, found['seeds']))}`, commit "
+        f"{found['commit'][:12]}, {found['queries']:,} baskets of {found['users']:,} users in "
+        f"weeks {found['weeks'][0]} to {found['weeks'][-1]}, {found['shown']:,} shown items.\n"
+    )
+    yield _ABOUT.strip() + "\n"
+    yield from _table(found["cadences"], f"above {NEVER}")
+    for key, about in (("hr", "HR@10"), ("ndcg", "NDCG@10"), ("auc", "click AUC")):
+        yield f"\n![{about} by week](continual-{key}.svg)"
+    yield f"\n{_WAYS.strip()}\n"
+    yield from _table(found["ways"], f"above {PLAIN}")
+    yield ""
+
+
+def _table(models: Plain, above: str) -> Iterator[str]:
+    heads = [*_KEYS, *(f"{key}, {above}" for key in _KEYS)]
+    yield "| update | " + " | ".join(heads) + " |"
+    yield "| --- |" + " --- |" * len(heads)
+    for name, values in models.items():
+        cells = [f"{values[key]['value']:.4f} ± {values[key]['error']:.4f}" for key in _KEYS]
+        more = values.get("above")
+        cells += [_interval(more[key]) if more else "" for key in _KEYS]
+        yield f"| {name} | " + " | ".join(cells) + " |"
+
+
+def _interval(found: Plain) -> str:
+    return f"{found['value']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"
