@@ -174,7 +174,7 @@ def _alone(figure: str, names: Sequence[str] | Mapping[str, Any]) -> str:
     )
     style = "text{font:11px system-ui,sans-serif}.grid{stroke:#8884}text:not([fill]){fill:#777}"
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 -44 {width} {int(height) + 44}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-12 -44 {12 + int(width)} {int(height) + 44}">'
         f'<style>{style}</style><text x="52" y="-28" font-weight="600">{title}</text>'
         f"{key}{drawing}</svg>\n"
     )
