@@ -173,8 +173,9 @@ def _alone(figure: str, names: Sequence[str] | Mapping[str, Any]) -> str:
         for at, (name, colour) in enumerate(zip(names, COLOURS, strict=False))
     )
     style = "text{font:11px system-ui,sans-serif}.grid{stroke:#8884}text:not([fill]){fill:#777}"
+    box = f"-12 -44 {12 + int(width)} {int(height) + 44}"
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-12 -44 {12 + int(width)} {int(height) + 44}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}">'
         f'<style>{style}</style><text x="52" y="-28" font-weight="600">{title}</text>'
         f"{key}{drawing}</svg>\n"
     )
