@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks._continual import summarise
-from benchmarks._results import ROOT
+from benchmarks._continual import section, summarise
+from benchmarks._results import ROOT, put_tables
 from ray_rec.config import RunConfig, load_config
 from ray_rec.datasets import complete_journey
 from ray_rec.datasets.purchases import week_start_ms
@@ -62,6 +62,7 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="run what was run too")
     given = parser.parse_args()
     measure(given.seeds, given.again)
+    put_tables("continual", section())
     return 0
 
 

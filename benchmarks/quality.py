@@ -17,7 +17,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _continual, continual
 from benchmarks._results import RESULTS, ROOT, put_tables
 from ray_rec.config import RunConfig, load_config
 from ray_rec.datasets import complete_journey
@@ -44,10 +43,8 @@ def main() -> int:
     for row in rows if not given.write else ():
         if not given.only or row["name"] in given.only:
             _measure(row, given.data, given.again)
-    if not given.write and (not given.only or "continual" in given.only):
-        continual.measure(again=given.again)
     found = [(row, json.loads(path.read_text())) for row in rows if (path := _kept(row)).exists()]
-    put_tables("quality", [*_page(found), *_continual.section()])
+    put_tables("quality", _page(found))
     return 0
 
 

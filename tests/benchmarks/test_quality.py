@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from benchmarks import quality
+from benchmarks import _results, quality
 
 ROW = """
 [[row]]
@@ -18,6 +18,7 @@ data = "tea"
 protocol = "leave-one-out"
 models = ["popularity"]
 """
+MARK = "<!-- tables: python -m benchmarks.quality -->"
 TAKEN = {"ann": (0, 1, 2), "bob": (0, 2, 1), "cem": (0, 3, 1)}
 """Items of each shopper in order, the last asked for. Learned: 0 three times, 1 to 3 once."""
 
@@ -28,8 +29,8 @@ def measure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Measure":
         monkeypatch.setattr(quality, name, tmp_path / name)
     (tmp_path / "rows.toml").write_text(ROW)
     monkeypatch.setattr(quality, "ROWS", tmp_path / "rows.toml")
-    (tmp_path / "page.md").write_text(f"Said by hand.\n\n{quality.MARK}\n\nold tables\n")
-    monkeypatch.setattr(quality, "PAGE", tmp_path / "page.md")
+    (tmp_path / "page.md").write_text(f"Said by hand.\n\n{MARK}\n\nold tables\n")
+    monkeypatch.setattr(_results, "PAGE", tmp_path / "page.md")
     return Measure(tmp_path, monkeypatch)
 
 
@@ -63,7 +64,7 @@ def test_a_row_is_measured_once_and_its_table_takes_the_place_of_the_old_one(
     write_tables(measure.place / "data" / "tea")
     data = ("--data", str(measure.place / "data"))
     page = measure(*data)
-    assert page[:5] == ["Said by hand.", "", quality.MARK, "", "## Three shoppers"]
+    assert page[:5] == ["Said by hand.", "", MARK, "", "## Three shoppers"]
     assert "old tables" not in page
     assert "3 questions of 3 users among 12 items" in page[6]
     # Each target is level with one other item and behind none that its shopper may still take:
