@@ -112,6 +112,7 @@ def _options(row: Row) -> EvaluateOptions:
         seeds=tuple(row.get("seeds", ())),
         references=tuple(row.get("references", ())),
         passes=row.get("passes", 1),
+        max_queries=row.get("max_queries", 0),
         time=TimeOptions(same_time=row.get("same_time", False), at_ms=at_ms),
     )
 
@@ -136,7 +137,7 @@ def _page(found: Sequence[tuple[Row, Row]]) -> Iterator[str]:
             f"{report['queries']:,} questions of {report['users']:,} users among "
             f"{report['items']:,} items, {report['duration_s']:,.0f} s.\n"
         )
-        yield from _table(report)
+        yield from _clicks(report) if report.get("clicks") else _table(report)
         if "new_to_user" in report:
             yield "\nOf these, items new to the user:\n"
             yield from _table(report["new_to_user"])
@@ -153,6 +154,29 @@ def _table(report: Row) -> Iterator[str]:
         cells = [f"{values[m]['value']:.4f} ± {values[m]['error']:.4f}" for m in metrics]
         cells += [_share(found, model) for found in buckets.values()]
         yield f"| {model} | " + " | ".join(cells) + " |"
+
+
+def _clicks(report: Row) -> Iterator[str]:
+    """Yield a table of click models for each outcome: the first is what the others are set below."""
+    for outcome, found in report["clicks"].items():
+        yield f"{found['rows']:,} shown items, {found['rare']['rows']:,} of them shown fewer than"
+        yield f"20 times before; `{outcome}`.\n"
+        yield "| model | AUC | the first's above it, 95 % | per user | rare | log loss | ECE |"
+        yield "| --- |" + " --- |" * 6
+        above = found["above"] | {"item-prior": found["auc"]["difference"]}
+        for model, loss in found["log_loss"].items():
+            auc, over = found["auc"][model], above.get(model)
+            interval = "" if over is None else _interval(over)
+            yield (
+                f"| {model} | {auc['value']:.4f} ± {auc['error']:.4f} "
+                f"| {interval} "
+                f"| {found['user_auc'][model]:.4f} | {found['rare']['auc'][model]:.4f} "
+                f"| {loss:.4f} | {found['ece'][model]:.4f} |"
+            )
+
+
+def _interval(over: Row) -> str:
+    return f"{over['value']:+.4f} [{over['low']:+.4f}, {over['high']:+.4f}]"
 
 
 def _share(bucket: Row, model: str) -> str:

@@ -13,6 +13,7 @@ from ray_rec.evaluation.asking.splits import Split
 from ray_rec.evaluation.backtest import backtest
 from ray_rec.evaluation.clicks.offline import judge_clicks
 from ray_rec.evaluation.clicks.shown import read_shown
+from ray_rec.evaluation.clicks.streamed import CLICK_HEAD, streamed
 from ray_rec.evaluation.metrics.catalogue import word_vectors
 from ray_rec.evaluation.offline import Progress
 from ray_rec.evaluation.options import EvaluateOptions
@@ -82,14 +83,21 @@ def _clicks(logged: Logged, config: RunConfig, options: EvaluateOptions) -> dict
     if not options.click_models:
         return {}
     shown = read_shown(logged.tables, logged.window, config)
+    said = {}
+    if CLICK_HEAD in options.click_models:
+        begin_ms = options.time.begin_ms(shown.ts)
+        with open_log(config.log) as log:
+            stretch = (options.passes, options.start, options.end)
+            said[CLICK_HEAD] = streamed(log, config, shown, begin_ms, *stretch)
     return judge_clicks(
         shown,
         config.features.outcome_types,
-        options.click_models,
+        [name for name in options.click_models if name != CLICK_HEAD],
         options.time,
         config.learner.seed,
         options.select,
         options.importance,
+        said,
     )
 
 

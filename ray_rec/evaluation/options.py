@@ -5,10 +5,13 @@ from typing import Literal, get_args
 
 from ray_rec.errors import ConfigError
 from ray_rec.evaluation.asking.splits import HELD_ITEMS, TimeOptions
-from ray_rec.evaluation.clicks.models import CLICK_MODELS
+from ray_rec.evaluation.clicks.models import CLICK_MODELS as FITTED
+from ray_rec.evaluation.clicks.streamed import CLICK_HEAD
 from ray_rec.evaluation.prequential import MODEL
 from ray_rec.evaluation.rankers.models import MODELS, QUICK, STREAMING, check_names
 from ray_rec.evaluation.reports.summary import BASELINE
+
+CLICK_MODELS = (CLICK_HEAD, *FITTED)
 
 Protocol = Literal["prequential", "global-time", "leave-one-out", "item-holdout", "next-basket"]
 
@@ -21,9 +24,9 @@ class EvaluateOptions:
     learns its windows; `held_items` is the share that an item hold-out takes away; `max_queries`
     bounds the questions (0: all), chosen by a stable hash; `start` and `end` are places on the log
     (see `stretch`). Popularity is always among the models: the others are set beside it. Click
-    models, of `CLICK_MODELS`, go with `global-time` alone, and need exposures on the log; they
-    learn from the features in `select` (none: all), and `importance` tells what the first of them
-    has from each.
+    models, of `CLICK_MODELS`, go with `global-time` alone, and need exposures on the log; but for
+    the system's own click head they learn from the features in `select` (none: all), and
+    `importance` tells what the first of them has from each.
 
     `seeds` are what the models that draw at random are fitted with, each anew (none: the seed of
     the run's configuration); a replay takes one. `references` are models that the others are set

@@ -12,6 +12,7 @@ from ray_rec.features.examples import Batch
 from ray_rec.features.histories import History
 from ray_rec.model.servable import Candidates, Servable
 
+Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
 NAMES = ("recall_loss", "hr@10", "ndcg@10", "click_loss", "auc")
@@ -97,10 +98,9 @@ def ranked(scores: Tensor, query: Int64, target: Int64) -> Metrics:
     )
 
 
-def _clicks(servable: Servable, batch: Batch) -> Metrics:
+def predicted(servable: Servable, batch: Batch) -> Float32:
+    """Return the probabilities [S, O] of a batch's shown items, as of when they were shown."""
     asked = np.unique(batch.shown_query)
-    if not len(asked):
-        return Metrics()
     shown = Candidates(
         query=np.searchsorted(asked, batch.shown_query),
         item=batch.shown_item,
@@ -108,7 +108,13 @@ def _clicks(servable: Servable, batch: Batch) -> Metrics:
         rates=batch.shown_rates,
         placement=batch.shown_placement,
     )
-    p = servable.click_batch(histories_of(batch, asked), batch.query_ts[asked], shown)
+    return servable.click_batch(histories_of(batch, asked), batch.query_ts[asked], shown)
+
+
+def _clicks(servable: Servable, batch: Batch) -> Metrics:
+    if not len(batch.shown_query):
+        return Metrics()
+    p = predicted(servable, batch)
     p, y = p.astype(np.float64).clip(1e-7, 1 - 1e-7), batch.shown_labels
     loss = -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean(1)
     answered = y.max(1) > 0

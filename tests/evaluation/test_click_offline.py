@@ -18,6 +18,9 @@ from ray_rec.evaluation.clicks.importance import importance
 from ray_rec.evaluation.clicks.models import CLICK_MODELS, ItemRate
 from ray_rec.evaluation.clicks.offline import judge_clicks
 from ray_rec.evaluation.clicks.shown import KEYS, NEVER_DAYS, Shown, click_table, read_shown
+from ray_rec.evaluation.clicks.streamed import CLICK_HEAD, streamed
+from ray_rec.evaluation.evaluate import evaluate
+from ray_rec.evaluation.options import EvaluateOptions
 from ray_rec.features.config import DAY_MS
 from ray_rec.log.base import create_standard_topics, open_log
 from tests.training.conftest import SMALL
@@ -50,7 +53,8 @@ def small() -> Shown:
     category = np.array([0, 0], np.int64)  # both drinks
     (placement,) = columns([0, 1, 0, 0])  # milk in the mailer on day 42
     text = np.array([0, 1], np.int64)
-    return Shown(user, item, ts, position, placement, labels, 2 * DAY, done, category, text)
+    key = np.arange(4, dtype=np.uint64)
+    return Shown(user, item, ts, position, placement, labels, 2 * DAY, done, category, text, key)
 
 
 def features(shown: Shown) -> dict[str, list[float]]:
@@ -125,7 +129,8 @@ def many(rows: int = 3_000, users: int = 60, items: int = 30) -> Shown:
     none = Interactions(*columns([], [], [], []))
     position = np.ones(rows, np.int64)
     kind = np.arange(items) % 2
-    return Shown(user, item, ts, position, position, labels, 1_000, none, kind, kind)
+    key = np.arange(len(user), dtype=np.uint64)
+    return Shown(user, item, ts, position, position, labels, 1_000, none, kind, kind, key)
 
 
 @pytest.mark.parametrize("name", ["logistic", "lightgbm", "network"])
@@ -227,6 +232,29 @@ def test_exposures_of_a_log_are_read_with_their_outcomes(config: RunConfig) -> N
     kind = np.array([int(name[1:]) // PER_KIND for name in names[shown.item[taken]]])
     for user in range(40):  # people buy their kind
         assert len(set(kind[shown.user[taken] == user].tolist())) == 1
+
+
+def test_the_click_head_is_judged_beside_the_others(config: RunConfig) -> None:
+    options = EvaluateOptions(models=("popularity", CLICK_HEAD, "item-prior", "logistic"))
+    found = evaluate(config, options)["clicks"]["purchase"]
+    assert list(found["auc"]) == [CLICK_HEAD, "item-prior", "logistic", "difference"]
+    assert found["auc"][CLICK_HEAD]["value"] > 0.5
+    assert list(found["above"]) == ["logistic"]
+    assert found["calibration"][CLICK_HEAD]["rows"]
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_the_click_head_says_nothing_of_what_it_learned(config: RunConfig, passes: int) -> None:
+    with open_log(config.log) as log:
+        logged = read_log(log, config)
+        shown = read_shown(logged.tables, logged.window, config)
+        begin_ms = int(np.quantile(shown.ts, 0.8))
+        said = streamed(log, config, shown, begin_ms, passes)
+        with pytest.raises(DataError, match="no clicks to learn before"):
+            streamed(log, config, shown, int(shown.ts[0]), passes)
+    asked = shown.ts >= begin_ms
+    assert np.isnan(said[~asked]).all()
+    assert ((said[asked] > 0) & (said[asked] < 1)).all()
 
 
 def test_a_log_without_exposures_is_named(config: RunConfig) -> None:

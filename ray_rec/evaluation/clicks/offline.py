@@ -1,6 +1,6 @@
 """Click models side by side: fit on what was shown until a moment, judged on what came later."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from ray_rec.evaluation.clicks.shown import Shown, Table, click_table
 from ray_rec.evaluation.metrics.bootstrap import auc_by_user
 from ray_rec.evaluation.metrics.ranking import auc, calibration, log_loss, user_auc
 from ray_rec.evaluation.reports.summary import PRIOR
-from ray_rec.features.arrays import AnyArray, Bool
+from ray_rec.features.arrays import AnyArray, Bool, Float32
 
 RARE = 20
 """Items shown fewer times before, with known outcome, are judged on their own as well."""
@@ -29,6 +29,7 @@ def judge_clicks(
     seed: int,
     select: Sequence[str] = (),
     explain: bool = False,
+    said: Mapping[str, Float32] | None = None,
 ) -> Plain:
     """Return, by outcome that both happened and did not on both sides, how well it is predicted.
 
@@ -41,6 +42,7 @@ def judge_clicks(
         seed: of models and resamples.
         select: names of the features that models learn from, the item prior apart; none: all.
         explain: tell the permutation importance of each feature for the first model as well.
+        said: probabilities [S, O] of what is asked about by others, who come first, by name.
 
     Raises:
         DataError: no outcome has both.
@@ -49,7 +51,7 @@ def judge_clicks(
     begin_ms = time.begin_ms(shown.ts)
     learned, asked = shown.ts + shown.known_ms < begin_ms, shown.ts >= begin_ms
     first, *others = [name for name in models if name != PRIOR] or [PRIOR]
-    names = list(dict.fromkeys((first, PRIOR, *others)))
+    names = list(dict.fromkeys((PRIOR, first, *others) if said else (first, PRIOR, *others)))
     out: Plain = {}
     for place, outcome in enumerate(outcomes):
         labels = shown.labels[:, place]
@@ -58,9 +60,11 @@ def judge_clicks(
         table = click_table(shown, place, learned)
         tables = {name: table if name == PRIOR else table.only(select) for name in names}
         fitted = {n: _fitted(n, tables[n], labels, learned, seed) for n in names}
-        made = np.stack([fitted[n].predict(tables[n].values[asked]) for n in names], axis=1)
+        fits = {n: fitted[n].predict(tables[n].values[asked]) for n in names}
+        made = {name: found[asked, place] for name, found in (said or {}).items()}
+        made |= fits
         rare = table.times_shown[asked] < RARE
-        out[outcome] = _described(names, labels[asked], made, shown.user[asked], rare, seed)
+        out[outcome] = _described(made, labels[asked], shown.user[asked], rare, seed)
         if explain:
             known, values = tables[first].names, tables[first].values[asked]
             drops = importance(fitted[first], known, values, labels[asked], seed)
@@ -81,16 +85,25 @@ def _fitted(name: str, table: Table, labels: AnyArray, learned: Bool, seed: int)
 
 
 def _described(
-    names: list[str], labels: AnyArray, made: AnyArray, user: AnyArray, rare: Bool, seed: int
+    by_name: dict[str, AnyArray], labels: AnyArray, user: AnyArray, rare: Bool, seed: int
 ) -> Plain:
-    """Return the numbers of an outcome, in the form of a backtest's."""
-    by_name = dict(zip(names, made.T, strict=True))
+    """Return the numbers of an outcome, in the form of a backtest's.
+
+    The first is set against the second, in `difference`, and against each of the others.
+    """
+    names, first = list(by_name), next(iter(by_name.values()))
     above = ("difference",) if len(names) > 1 else ()
+    made = np.stack(list(by_name.values()), axis=1)
     areas = zip((*names, *above), auc_by_user(labels, made, user, seed), strict=True)
+    rivals = {n: np.stack([first, by_name[n]], axis=1) for n in names[2:]}
     return {
         "rows": len(labels),
         "positives": int(labels.sum()),
         "auc": {name: estimate._asdict() for name, estimate in areas},
+        "above": {
+            name: auc_by_user(labels, pair, user, seed)[-1]._asdict()
+            for name, pair in rivals.items()
+        },
         "user_auc": {name: user_auc(labels, p, user) for name, p in by_name.items()},
         "log_loss": {name: log_loss(labels, p) for name, p in by_name.items()},
         "ece": {name: calibration(labels, p).error for name, p in by_name.items()},

@@ -24,14 +24,16 @@ from ray_rec.features.arrays import (
     Float32,
     Float64,
     Int64,
+    UInt64,
     column,
     lists,
     mix,
     numbers,
+    ragged_ranges,
     segment_search,
 )
 from ray_rec.features.config import DAY_MS
-from ray_rec.features.examples import EVENTS_CODE, EXPOSURES_CODE
+from ray_rec.features.examples import EVENTS_CODE, EXPOSURES_CODE, row_keys
 from ray_rec.features.state import FeatureState
 from ray_rec.log.window import Window
 
@@ -60,6 +62,7 @@ class Shown:
     done: Interactions
     category: Int64  # [N], -1 unknown
     text: Int64  # [N], the same for items of the same text
+    key: UInt64  # [S] of each, whatever the order
 
     def __len__(self) -> int:
         """Return S."""
@@ -98,7 +101,15 @@ def read_shown(tables: dict[str, pa.Table], window: Window, config: RunConfig) -
         interactions(rows, users),
         pd.factorize(state.catalogue.category)[0].astype(np.int64),
         pd.factorize(_texts(state))[0].astype(np.int64),
+        shown_keys(closed)[order],
     )
+
+
+def shown_keys(closed: pa.Table) -> UInt64:
+    """Return a key of each shown item of closed exposures: a hash of the record and the place."""
+    sizes = lists(closed, "shown_item")[1]
+    place = ragged_ranges(np.zeros(len(sizes), np.int64), sizes)
+    return mix(np.repeat(row_keys(closed), sizes), place)
 
 
 def _texts(state: FeatureState) -> AnyArray:

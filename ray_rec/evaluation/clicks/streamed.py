@@ -1,0 +1,142 @@
+"""What the system's own click head says of what is shown, having learned the log until a moment.
+
+As in the stream: windows in order, both tasks, every exposure with what was known when it arrived.
+From the moment on weights stay as they are; histories, popularity and rates go on, as in serving.
+"""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+
+from ray_rec.config import RunConfig
+from ray_rec.errors import DataError
+from ray_rec.evaluation.asking.stretch import ends, starts
+from ray_rec.evaluation.backtest import TOPICS, read_window
+from ray_rec.evaluation.clicks.shown import Shown, shown_keys
+from ray_rec.features.arrays import Float32, UInt64, arrow, lists, numbers
+from ray_rec.features.examples import EXPOSURES_CODE, WindowExamples, assign_steps, collate
+from ray_rec.features.state import FeatureState
+from ray_rec.log.base import EventLog
+from ray_rec.log.cut import cut
+from ray_rec.model.encoder import TextEncoder
+from ray_rec.model.servable import Servable
+from ray_rec.model.text import TextStore
+from ray_rec.training.epochs import study
+from ray_rec.training.learner import Learner
+from ray_rec.training.metrics import predicted
+
+CLICK_HEAD = "click-head"
+_CHUNK_ROWS = 256
+
+
+def streamed(
+    log: EventLog,
+    config: RunConfig,
+    shown: Shown,
+    begin_ms: int,
+    passes: int = 1,
+    start: str | None = None,
+    end: str | None = None,
+) -> Float32:
+    """Return the probability of each outcome of what is shown, [S, O]; NaN before `begin_ms`.
+
+    Windows that reach `begin_ms` are not learned. Nobody is held out.
+
+    Args:
+        log: where from, from `start` to `end` (see `stretch`).
+        config: of the run.
+        shown: what is asked about, read from the same stretch.
+        begin_ms: until when is learned.
+        passes: how often; once is as a stream.
+
+    Raises:
+        DataError: there is nothing to learn before that.
+    """
+    features = replace(config.features, held_out_share=0.0)
+    state, taught = FeatureState(features), _Taught(config, passes)
+    known, places = list[UInt64](), list[Float32]()
+    ranges = starts(log, TOPICS, start), ends(log, TOPICS, end)
+    for window in cut(log, TOPICS, config.training.window_records, *ranges):
+        made = state.apply(window, read_window(log, window, dict.fromkeys((*TOPICS, "dead"), 0)))
+        if max(lists(made.examples, "query_ts")[0], default=0) < begin_ms:
+            taught.learn(made)
+            continue
+        closed = made.examples.filter(arrow(numbers(made.examples, "topic_code") == EXPOSURES_CODE))
+        known.append(shown_keys(closed))
+        places.append(_said(taught.servable(), closed, features.num_outcomes))
+    # what closes only beyond the stretch
+    rest = state.apply(
+        replace(window, number=window.number + 1, ranges={}, advance_to_ms=2**53), {}
+    ).examples
+    known.append(shown_keys(rest))
+    places.append(_said(taught.servable(), rest, features.num_outcomes))
+    return _placed(shown, begin_ms, np.concatenate(known), np.concatenate(places))
+
+
+class _Taught:
+    """A learner of windows, once each as they come or all of them several times."""
+
+    def __init__(self, config: RunConfig, passes: int) -> None:
+        encoder = TextEncoder(config.encoder)
+        store = TextStore(f"{config.state_dir}/texts", encoder.digest)
+        self._vectors = partial(store.vectors, encode=encoder.encode)
+        self._config, self._passes = config, passes
+        self._learner = Learner(config.model, config.learner)
+        self._gathered: list[WindowExamples] = []
+        self._servable: Servable | None = None
+
+    def learn(self, made: WindowExamples) -> None:
+        if made.items.num_rows:
+            texts = [str(text) for text in made.items["text"].to_pylist()]
+            self._learner.observe(made.items, self._vectors(texts))
+        if self._passes > 1:
+            self._gathered.append(made)
+            return
+        rows = assign_steps(made.examples, self._config.learner.rows_per_step)
+        if num_steps := int(numbers(rows, "step").max(initial=-1)) + 1:
+            self._learner.learn(made, rows, num_steps)
+
+    def servable(self) -> Servable:
+        """Return what was learned; it is final when it is first asked for."""
+        if self._servable is None:
+            self._study()
+            if not self._learner.steps:
+                raise DataError("no clicks to learn before the moment of the split; move it")
+            self._servable = self._learner.servable()
+        return self._servable
+
+    def _study(self) -> None:
+        if not self._gathered:
+            return
+        first, last = self._gathered[0], self._gathered[-1]
+        before = np.zeros_like(last.popularity)
+        before[: len(first.popularity)] = first.popularity
+        made = replace(
+            last,
+            number=0,
+            examples=pa.concat_tables([each.examples for each in self._gathered]),
+            taken=pa.concat_tables([each.taken for each in self._gathered]),
+            popularity=before,
+            at_ms=first.at_ms,
+        )
+        config, half_lives = self._config.learner, self._config.features.half_lives_days
+        study(self._learner, made, half_lives, config.rows_per_step, self._passes)
+        self._gathered = []
+
+
+def _said(servable: Servable, closed: pa.Table, num_outcomes: int) -> Float32:
+    """Return the probabilities of shown items, [n, O], by what was known when they were shown."""
+    parts = [np.zeros((0, num_outcomes), np.float32)]
+    for at in range(0, closed.num_rows, _CHUNK_ROWS):
+        parts.append(predicted(servable, collate(closed.slice(at, _CHUNK_ROWS), num_outcomes)))
+    return np.concatenate(parts)
+
+
+def _placed(shown: Shown, begin_ms: int, known: UInt64, said: Float32) -> Float32:
+    out = np.full((len(shown), said.shape[1]), np.nan, np.float32)
+    asked = np.flatnonzero(shown.ts >= begin_ms)
+    order = np.argsort(known)
+    out[asked] = said[order[np.searchsorted(known[order], shown.key[asked])]]
+    return out
