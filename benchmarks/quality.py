@@ -157,7 +157,7 @@ def _table(report: Row) -> Iterator[str]:
 
 
 def _clicks(report: Row) -> Iterator[str]:
-    """Yield a table of click models for each outcome: the first is what the others are set below."""
+    """Yield a table of click models for each outcome; the others are set below the first."""
     for outcome, found in report["clicks"].items():
         yield f"{found['rows']:,} shown items, {found['rare']['rows']:,} of them shown fewer than"
         yield f"20 times before; `{outcome}`.\n"
