@@ -122,7 +122,7 @@ def num_numbers(config: ModelConfig) -> int:
         num_rates(config.num_outcomes)
         + config.num_horizons
         + counted_by * len(REPEAT_DAYS)
-        + 5  # likeness to the last and to the recent, price and whether it is known, own share
+        + 4  # likeness to the last and to the recent, price and whether it is known
         + _PLACEMENT_DIM
     )
 

@@ -208,7 +208,8 @@ class MultiTaskModel(nn.Module):
         """Return the click head's logits of items shown to queries, [S, O].
 
         It knows an item by its text and by counts: outcomes are few for each item, and own vectors
-        that learn of them remember them by heart.
+        that learn of them remember them by heart. How often an item was learned is not for it: when
+        an exposure has closed, what came of it is counted there already.
         """
         query, item = shown.query, shown.item
         text, price = view.text[item], items.price[item]
@@ -224,7 +225,6 @@ class MultiTaskModel(nn.Module):
             *_own_alike(view.queries.of(asked), items.groups, of, item, view.vector.dtype),
             torch.log1p(price.nan_to_num(0.0).clamp(min=0))[:, None],
             torch.isnan(price).to(text.dtype)[:, None],
-            items.share[item][:, None],
         ]
         features = ShownFeatures(
             query=of,

@@ -296,6 +296,21 @@ def test_clicks_see_the_popularity_of_when_an_item_was_shown(
     assert not torch.equal(other.click, before.click)
 
 
+def test_clicks_know_nothing_of_how_often_an_item_was_learned(
+    model: MultiTaskModel, items: ItemSlice
+) -> None:
+    """By the time that an exposure is learned, its own outcomes have been."""
+    step = _step(_queries(), torch.arange(U))
+    shown = step.shown.item
+    assert not torch.isin(shown[[1]], step.queries.token).any()
+    before = model.losses(items, step)
+    more = items.share.clone()
+    more[10] = 1.0 - more[10]
+    torch.testing.assert_close(
+        model.losses(replace(items, share=more), step).click, before.click, atol=0, rtol=0
+    )
+
+
 def test_texts_that_are_weighed_late_are_left_out_of_the_loss_and_part_of_the_answer(
     items: ItemSlice,
 ) -> None:
