@@ -84,8 +84,9 @@ def group_codes(keys: Int64) -> Int64:
 def rates(counts: AnyArray, groups: Int64, rows: AnyArray | slice) -> Float32:
     """Return what the click head is told of the responses to some items, float32 [n, F].
 
-    For category, text and item: the log odds of each outcome's smoothed rate, and log1p of how
-    often it was shown.
+    For category, text and item: by how much the log odds of each outcome's smoothed rate are above
+    those of all items, and n/(n + `STRENGTH`) of how often it was shown: neither moves with the
+    level of all rates, or with how long anything has been counted.
 
     Args:
         counts: shown, and taken by outcome, [N, 1+O].
@@ -94,11 +95,12 @@ def rates(counts: AnyArray, groups: Int64, rows: AnyArray | slice) -> Float32:
     """
     total = counts.sum(axis=0)
     rate = (total[1:] + 1.0) / (total[0] + 2.0)
-    columns = list[Float64]()
+    level_of_all, columns = np.log(rate / (1 - rate)), list[Float64]()
     wider = [_of_groups(counts, groups[:, place], rows) for place in (1, 0)]
     for level in (*wider, counts[rows]):
         rate = (level[:, 1:] + STRENGTH * rate) / (level[:, :1] + STRENGTH)
-        columns += [np.log(rate / (1 - rate)), np.log1p(level[:, :1])]
+        told = level[:, :1] / (level[:, :1] + STRENGTH)
+        columns += [np.log(rate / (1 - rate)) - level_of_all, told]
     return np.concatenate(columns, axis=1).astype(np.float32)
 
 

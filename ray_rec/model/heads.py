@@ -102,7 +102,7 @@ def _bend(config: ModelConfig) -> nn.Sequential:
 class ShownFeatures:
     """What the click head sees of S shown items and the Q queries they were shown to.
 
-    The first O of an item's numbers are the log odds of its outcomes' rates.
+    The first O of an item's numbers are how far its outcomes' log odds are above those of all.
     """
 
     query: Tensor  # int64 [S] -> Q
@@ -151,9 +151,10 @@ class ClickHead(nn.Module):
         self.wide = nn.Linear(numbers, len(config.outcomes))
         self.out = nn.Linear(dim, len(config.outcomes))
         self.position = nn.Embedding(self.MAX_POSITION + 1, len(config.outcomes))
+        nn.init.normal_(self.placement.weight, std=0.1)
         for begins_at_zero in (self.position.weight, self.wide.weight, self.wide.bias):
             nn.init.zeros_(begins_at_zero)
-        with torch.no_grad():  # so the first answers are about the items' smoothed rates
+        with torch.no_grad():  # so the first answers follow the items' smoothed rates
             self.wide.weight[:, : len(config.outcomes)].fill_diagonal_(1.0)
 
     def forward(self, shown: ShownFeatures) -> Tensor:

@@ -13,8 +13,9 @@ COUNTS = np.array([[10, 2], [8, 1], [0, 0], [2, 1]])
 GROUPS = group_codes(np.array([[7, 5], [7, 6], [8, 6], [0, 0]]))
 
 
-def _odds(rate: float) -> float:
-    return math.log(rate / (1 - rate))
+def _above(rate: float) -> float:
+    """How far log odds are above those of all."""
+    return math.log(rate / (1 - rate)) - math.log(OVERALL / (1 - OVERALL))
 
 
 def test_a_rate_is_drawn_to_that_of_its_likes() -> None:
@@ -23,8 +24,8 @@ def test_a_rate_is_drawn_to_that_of_its_likes() -> None:
     text = (3 + 10 * category) / (18 + 10)
     own = (2 + 10 * text) / (10 + 10)
     found = rates(COUNTS, GROUPS, np.array([0]))[0]
-    logs = [math.log1p(10), math.log1p(18), math.log1p(10)]
-    expected = [_odds(category), logs[0], _odds(text), logs[1], _odds(own), logs[2]]
+    told = [10 / 20, 18 / 28, 10 / 20]
+    expected = [_above(category), told[0], _above(text), told[1], _above(own), told[2]]
     assert found == pytest.approx(expected, rel=1e-6)
     assert found.shape == (num_rates(1),)
 
@@ -33,21 +34,19 @@ def test_an_item_never_shown_has_the_rate_of_its_category() -> None:
     found = rates(COUNTS, GROUPS, np.array([2]))[0]
     category = (1 + 10 * OVERALL) / (8 + 10)  # of item 1; no other has the text of item 2
     assert found == pytest.approx(
-        [_odds(category), math.log1p(8), _odds(category), 0, _odds(category), 0], rel=1e-6
+        [_above(category), 8 / 18, _above(category), 0, _above(category), 0], rel=1e-6
     )
 
 
 def test_what_says_nothing_is_in_no_group() -> None:
     found = rates(COUNTS, GROUPS, np.array([3]))[0]
     own = (1 + 10 * OVERALL) / (2 + 10)
-    assert found == pytest.approx(
-        [_odds(OVERALL), 0, _odds(OVERALL), 0, _odds(own), math.log1p(2)], rel=1e-6
-    )
+    assert found == pytest.approx([0, 0, 0, 0, _above(own), 2 / 12], rel=1e-6, abs=1e-7)
 
 
 def test_before_anything_was_shown_all_rates_are_alike() -> None:
     nothing = rates(np.zeros((3, 3)), np.zeros((3, 2), np.int64), slice(None))
-    assert nothing.tolist() == [[0.0] * num_rates(2)] * 3  # odds of 1/2, shown 0 times
+    assert nothing.tolist() == [[0.0] * num_rates(2)] * 3
 
 
 def test_items_are_counted_as_often_as_they_are_shown() -> None:
