@@ -98,6 +98,9 @@ class ModelConfig:
     alpha_end: float = 1.0
     beta_end: float = 1.0
     weight_steps: int = 0
+    click_items: Literal["vectors", "texts"] = "vectors"
+    """Whether the click head knows items by their vectors or by their texts alone. A stream learns
+    sooner with vectors; several passes over a long past remember outcomes by them."""
     calibration: Literal["none", "platt"] = "none"
     """Whether probabilities are the click head's, or drawn to what held-out users did."""
 

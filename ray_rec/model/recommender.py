@@ -207,13 +207,13 @@ class MultiTaskModel(nn.Module):
     def shown_logits(self, items: ItemSlice, view: View, shown: ShownItems) -> Tensor:
         """Return the click head's logits of items shown to queries, [S, O].
 
-        It knows an item by its text and by counts: outcomes are few for each item, and own vectors
-        that learn of them remember them by heart. How often an item was learned is not for it: when
-        an exposure has closed, what came of it is counted there already.
+        How often an item was learned is not among its numbers: when an exposure has closed, what
+        came of it is counted there already.
         """
         query, item = shown.query, shown.item
         text, price = view.text[item], items.price[item]
         asked, of = torch.unique(query, return_inverse=True)
+        known = view.kind if self.config.click_items == "texts" else view.vector
         numbers = [
             shown.rates[:, -(1 + self.config.num_outcomes) :],
             shown.rates[:, : -(1 + self.config.num_outcomes)],
@@ -229,9 +229,9 @@ class MultiTaskModel(nn.Module):
         features = ShownFeatures(
             query=of,
             user=view.user[query],
-            item=view.kind[item],
+            item=known[item],
             numbers=torch.cat(numbers, dim=1),
-            history=view.kind[view.recent[asked]],
+            history=known[view.recent[asked]],
             seen=view.seen[asked],
             placement=shown.placement,
             position=shown.position,

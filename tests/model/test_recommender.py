@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ray_rec.features.responses import num_rates
+from ray_rec.model.config import ModelConfig
 from ray_rec.model.items import ItemSlice, ItemTable, own_share
 from ray_rec.model.recommender import MultiTaskModel, ShownItems, Step
 from ray_rec.model.view import Queries
@@ -296,19 +297,19 @@ def test_clicks_see_the_popularity_of_when_an_item_was_shown(
     assert not torch.equal(other.click, before.click)
 
 
-def test_clicks_know_nothing_of_how_often_an_item_was_learned(
-    model: MultiTaskModel, items: ItemSlice
-) -> None:
-    """By the time that an exposure is learned, its own outcomes have been."""
+@pytest.mark.parametrize("known_by", ["vectors", "texts"])
+def test_clicks_by_texts_know_nothing_of_own_vectors(known_by: str, items: ItemSlice) -> None:
+    """Item 10 is shown and in no history, so that its own vector counts for nothing else."""
+    torch.manual_seed(0)
+    config: ModelConfig = replace(toy.PLAIN, click_items=known_by)
+    model = MultiTaskModel(config)
     step = _step(_queries(), torch.arange(U))
-    shown = step.shown.item
-    assert not torch.isin(shown[[1]], step.queries.token).any()
-    before = model.losses(items, step)
-    more = items.share.clone()
-    more[10] = 1.0 - more[10]
-    torch.testing.assert_close(
-        model.losses(replace(items, share=more), step).click, before.click, atol=0, rtol=0
-    )
+    assert 10 in step.shown.item
+    assert 10 not in step.queries.token
+    own = items.id.clone()
+    own[10] += 1.0
+    before, after = (model.losses(each, step).click for each in (items, replace(items, id=own)))
+    assert torch.equal(before, after) == (known_by == "texts")
 
 
 def test_texts_that_are_weighed_late_are_left_out_of_the_loss_and_part_of_the_answer(
