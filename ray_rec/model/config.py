@@ -98,9 +98,10 @@ class ModelConfig:
     alpha_end: float = 1.0
     beta_end: float = 1.0
     weight_steps: int = 0
-    click_items: Literal["vectors", "texts"] = "vectors"
-    """Whether the click head knows items by their vectors or by their texts alone. A stream learns
-    sooner with vectors; several passes over a long past remember outcomes by them."""
+    click_inputs: Literal["vectors", "rates"] = "vectors"
+    """What the click head knows an item by: its vector, which a stream learns by soonest; or its
+    text, the rates at which it and its like were taken when shown, what the user had of its like,
+    and the placement, for several passes over a long past, which vectors learn by heart."""
     calibration: Literal["none", "platt"] = "none"
     """Whether probabilities are the click head's, or drawn to what held-out users did."""
 

@@ -100,10 +100,7 @@ def _bend(config: ModelConfig) -> nn.Sequential:
 
 @dataclass(frozen=True)
 class ShownFeatures:
-    """What the click head sees of S shown items and the Q queries they were shown to.
-
-    The first O of an item's numbers are how far its outcomes' log odds are above those of all.
-    """
+    """What the click head sees of S shown items and the Q queries they were shown to."""
 
     query: Tensor  # int64 [S] -> Q
     user: Tensor  # [S, d]
@@ -117,14 +114,17 @@ class ShownFeatures:
 
 def num_numbers(config: ModelConfig) -> int:
     """Return the width of `ShownFeatures.numbers` with the placement's embedding."""
-    counted_by = 4  # the item, its text, its category, all
-    return (
-        num_rates(config.num_outcomes)
-        + config.num_horizons
-        + counted_by * len(REPEAT_DAYS)
-        + 4  # likeness to the last and to the recent, price and whether it is known
-        + _PLACEMENT_DIM
-    )
+    plain = config.num_horizons + len(REPEAT_DAYS) + 2 + 2  # likenesses; price, and whether known
+    if config.click_inputs == "vectors":
+        return plain + 1  # the share of the own vector
+    more = num_rates(config.num_outcomes) + 3 * len(REPEAT_DAYS)  # had in all, of text, of category
+    return plain + more + _PLACEMENT_DIM
+
+
+def _placement() -> nn.Embedding:
+    made = nn.Embedding(PLACEMENTS, _PLACEMENT_DIM)
+    nn.init.normal_(made.weight, std=0.1)
+    return made
 
 
 class ClickHead(nn.Module):
@@ -147,21 +147,19 @@ class ClickHead(nn.Module):
             nn.Linear(2 * dim, dim),
             nn.GELU(),
         )
-        self.placement = nn.Embedding(PLACEMENTS, _PLACEMENT_DIM)
+        self.placement = _placement() if config.click_inputs == "rates" else None
         self.wide = nn.Linear(numbers, len(config.outcomes))
         self.out = nn.Linear(dim, len(config.outcomes))
         self.position = nn.Embedding(self.MAX_POSITION + 1, len(config.outcomes))
-        nn.init.normal_(self.placement.weight, std=0.1)
-        for begins_at_zero in (self.position.weight, self.wide.weight, self.wide.bias):
-            nn.init.zeros_(begins_at_zero)
-        with torch.no_grad():  # so the first answers follow the items' smoothed rates
-            self.wide.weight[:, : len(config.outcomes)].fill_diagonal_(1.0)
+        nn.init.zeros_(self.position.weight)
 
     def forward(self, shown: ShownFeatures) -> Tensor:
         """Return logits [S, O]."""
         liked = self._liked(shown)
         crosses = [shown.item, liked * shown.item, shown.user * shown.item, shown.user]
-        numbers = torch.cat([shown.numbers, self.placement(shown.placement)], dim=1)
+        numbers = shown.numbers
+        if self.placement is not None:
+            numbers = torch.cat([numbers, self.placement(shown.placement)], dim=1)
         hidden = self.mix(torch.cat([*crosses, numbers], dim=1))
         logits = self.out(hidden) + self.wide(numbers)
         if shown.position is not None:

@@ -205,27 +205,25 @@ class MultiTaskModel(nn.Module):
         return torch.addmm(popular, asks, answers.T)
 
     def shown_logits(self, items: ItemSlice, view: View, shown: ShownItems) -> Tensor:
-        """Return the click head's logits of items shown to queries, [S, O].
-
-        How often an item was learned is not among its numbers: when an exposure has closed, what
-        came of it is counted there already.
-        """
+        """Return the click head's logits of items shown to queries, [S, O]."""
         query, item = shown.query, shown.item
         text, price = view.text[item], items.price[item]
         asked, of = torch.unique(query, return_inverse=True)
-        known = view.kind if self.config.click_items == "texts" else view.vector
+        by_rates = self.config.click_inputs == "rates"
+        known = view.kind if by_rates else view.vector
         numbers = [
-            shown.rates[:, -(1 + self.config.num_outcomes) :],
-            shown.rates[:, : -(1 + self.config.num_outcomes)],
             shown.popularity,
             (view.text_last[query] * text).sum(1, keepdim=True),
             (view.text_mean[query] * text).sum(1, keepdim=True),
             view.own.look_up(query, item),
-            view.own.total[query],
-            *_own_alike(view.queries.of(asked), items.groups, of, item, view.vector.dtype),
             torch.log1p(price.nan_to_num(0.0).clamp(min=0))[:, None],
             torch.isnan(price).to(text.dtype)[:, None],
         ]
+        if by_rates:
+            numbers += [shown.rates, view.own.total[query]]
+            numbers += _own_alike(view.queries.of(asked), items.groups, of, item, text.dtype)
+        else:
+            numbers.append(items.share[item][:, None])
         features = ShownFeatures(
             query=of,
             user=view.user[query],

@@ -297,11 +297,11 @@ def test_clicks_see_the_popularity_of_when_an_item_was_shown(
     assert not torch.equal(other.click, before.click)
 
 
-@pytest.mark.parametrize("known_by", ["vectors", "texts"])
-def test_clicks_by_texts_know_nothing_of_own_vectors(known_by: str, items: ItemSlice) -> None:
+@pytest.mark.parametrize("known_by", ["vectors", "rates"])
+def test_clicks_by_rates_know_nothing_of_own_vectors(known_by: str, items: ItemSlice) -> None:
     """Item 10 is shown and in no history, so that its own vector counts for nothing else."""
     torch.manual_seed(0)
-    config: ModelConfig = replace(toy.PLAIN, click_items=known_by)
+    config: ModelConfig = replace(toy.PLAIN, click_inputs=known_by)
     model = MultiTaskModel(config)
     step = _step(_queries(), torch.arange(U))
     assert 10 in step.shown.item
@@ -309,7 +309,7 @@ def test_clicks_by_texts_know_nothing_of_own_vectors(known_by: str, items: ItemS
     own = items.id.clone()
     own[10] += 1.0
     before, after = (model.losses(each, step).click for each in (items, replace(items, id=own)))
-    assert torch.equal(before, after) == (known_by == "texts")
+    assert torch.equal(before, after) == (known_by == "rates")
 
 
 def test_texts_that_are_weighed_late_are_left_out_of_the_loss_and_part_of_the_answer(

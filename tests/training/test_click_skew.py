@@ -11,7 +11,7 @@ from ray_rec.training.config import LearnerConfig
 from ray_rec.training.learner import Learner
 from tests.features.builders import T0, Stream, event, exposure, item
 
-CONFIG = ModelConfig(dim=16, text_dim=16, tower_dim=16)
+CONFIG = ModelConfig(dim=16, text_dim=16, tower_dim=16, click_inputs="rates")
 WORDS = {"milk": 0, "bread": 1, "tea": 2, "": 3}
 
 
