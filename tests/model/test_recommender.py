@@ -270,7 +270,10 @@ def test_growth_leaves_what_is_there() -> None:
     assert len(table) == 100
 
 
-@pytest.mark.parametrize("changes", [{}, {"recall_loss": "bce"}, {"repeat_units": 2}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"recall_loss": "bce"}, {"repeat_units": 2}, {"click_inputs": "rates"}],
+)
 def test_every_weight_of_the_network_learns(changes: dict[str, Any], items: ItemSlice) -> None:
     torch.manual_seed(0)
     model = MultiTaskModel(replace(toy.PLAIN, **changes))
