@@ -93,6 +93,8 @@ def rates(counts: AnyArray, groups: Int64, rows: AnyArray | slice) -> Float32:
         groups: codes of each item's text and category, int64 [N, 2]; 0: unknown, in no group.
         rows: of the items asked for, [n].
     """
+    if not isinstance(rows, slice) and not len(rows):  # as in most windows of a live stream
+        return np.zeros((0, num_rates(counts.shape[1] - 1)), np.float32)
     total = counts.sum(axis=0)
     rate = (total[1:] + 1.0) / (total[0] + 2.0)
     level_of_all, columns = np.log(rate / (1 - rate)), list[Float64]()

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -59,8 +60,6 @@ class Servable:
 
     def __init__(self, model: MultiTaskModel, whitening: Whitening, tables: _Tables) -> None:
         self._model, self._whitening, self._tables = model, whitening, tables
-        codes = group_codes(tables.groups.numpy())
-        self._rates = torch.from_numpy(rates(tables.responses.double().numpy(), codes, slice(None)))
 
     @classmethod
     def from_tensors(
@@ -93,6 +92,12 @@ class Servable:
                 "use the configuration in the version's manifest"
             ) from error
         return cls(model, whitening, tables)
+
+    @cached_property
+    def _rates(self) -> Float32:
+        """Rates of all items, [N, F], made when clicks are first asked about."""
+        codes = group_codes(self._tables.groups.numpy())
+        return rates(self._tables.responses.double().numpy(), codes, slice(None))
 
     @property
     def num_items(self) -> int:
@@ -194,7 +199,7 @@ class Servable:
             query=np.zeros(len(candidates), np.int64),
             item=candidates,
             popularity=known_popularity(popularity, self.num_items)[candidates].numpy(),
-            rates=self._rates[candidates].numpy(),
+            rates=self._rates[candidates],
             placement=np.zeros_like(candidates) if placement is None else placement,
         )
         return self.click_batch([history], np.array([at_ms]), shown)
