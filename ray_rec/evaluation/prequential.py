@@ -23,6 +23,7 @@ from ray_rec.evaluation.pupil import TWINS, Pupil, twin
 from ray_rec.evaluation.rankers.baselines import Popularity, Ranker, default_rankers
 from ray_rec.events.schema import EVENTS, EXPOSURES
 from ray_rec.features.arrays import AnyArray, Float64, Int64, numbers
+from ray_rec.features.covisits import Covisits
 from ray_rec.features.examples import EVENTS_CODE, EXPOSURES_CODE, WindowExamples, assign_steps
 from ray_rec.features.state import FeatureState
 from ray_rec.log.window import Window
@@ -80,6 +81,7 @@ class _Lesson:
     made: WindowExamples
     rows: pa.Table
     queries: Queries
+    covisits: Covisits  # as of its start
     seen: Int64  # [T] how often each target had been taken before
     arrived: pa.Table
     closed: pa.Table
@@ -130,12 +132,13 @@ class Prequential:
         self._users.note(EVENTS_CODE, tables[EVENTS])
         self._users.note(EXPOSURES_CODE, tables[EXPOSURES])
         with self.clock.stage("features"):
+            covisits = self._state.covisits.copy()
             made = self._state.apply(window, tables)
             rows = assign_steps(made.examples, self._config.learner.rows_per_step)
         queries, done = questions(
             rows, self._users, len(self._state.catalogue), self._options.max_queries
         )
-        lesson = self._lesson(window, made, rows, queries)
+        lesson = self._lesson(window, made, rows, queries, covisits)
         losses = self._take(self.model, lesson, self.clock, self._baselines(lesson.queries))
         with self.clock.stage("twins"):
             for pupil in self.beside.values():
@@ -148,7 +151,12 @@ class Prequential:
         self.windows.append(_described(window, made, tables[EVENTS]) | {"losses": losses})
 
     def _lesson(
-        self, window: Window, made: WindowExamples, rows: pa.Table, queries: Queries
+        self,
+        window: Window,
+        made: WindowExamples,
+        rows: pa.Table,
+        queries: Queries,
+        covisits: Covisits,
     ) -> _Lesson:
         """Return what a window brings; nothing is asked while the model warms up."""
         closed = rows.filter(pa.array(numbers(rows, "topic_code") == EXPOSURES_CODE))
@@ -158,7 +166,7 @@ class Prequential:
         seen = np.zeros(0, np.int64)
         if len(queries):
             seen = self._seen.scores(queries)[0][queries.target_item].astype(np.int64)
-        return _Lesson(made, rows, queries, seen, arrived, closed)
+        return _Lesson(made, rows, queries, covisits, seen, arrived, closed)
 
     def _baselines(self, queries: Queries) -> dict[str, Float64]:
         """Return the rank of each target [T] by baseline."""
@@ -188,7 +196,8 @@ def _test(pupil: Pupil, lesson: _Lesson, clock: Clock) -> Float64:
         pupil.clicks.predict(lesson.arrived, servable, popularity)
 
     def scores(part: Queries) -> AnyArray:
-        return servable.recall_batch(part.histories, part.ts, popularity)
+        company = lesson.covisits.supports(part.histories, popularity)
+        return servable.recall_batch(part.histories, part.ts, popularity, company)
 
     with clock.stage("rank"):
         return _ranked(lesson.queries, scores)

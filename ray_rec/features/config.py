@@ -27,6 +27,8 @@ class FeatureConfig:
     `event_types` gives each type its code (its place); a type not listed becomes "other".
     `target_types` are learned as recall targets, kept as history tokens and counted as popularity;
     other types (returns, for one) are neither, but may still be outcomes of an exposure.
+    `covisits` is how many companions each item remembers, the newest of what else people took; 0
+    remembers none.
     `outcome_types` gives each outcome its label bit (its place).
     `user_ttl_days` lets go of users who did nothing for so many days (UTC) of the watermark;
     0 keeps them. `max_state_mb` (10**6 bytes) bounds all that is held, by its content: users active
@@ -41,6 +43,7 @@ class FeatureConfig:
     lateness_ms: int = MINUTE_MS
     dedup_ms: int = 7 * DAY_MS
     half_lives_days: tuple[float, ...] = (1.0, 7.0, 28.0)
+    covisits: int = 0
     event_types: tuple[str, ...] = (*TOKEN_TYPES, "return", OTHER)
     target_types: tuple[str, ...] = TOKEN_TYPES
     outcome_types: tuple[str, ...] = ("click", "cart", "purchase")
@@ -61,6 +64,7 @@ class FeatureConfig:
             ("attribution_ms", 1, 10**12),
             ("lateness_ms", 0, 10**12),
             ("dedup_ms", 0, 10**12),
+            ("covisits", 0, 1_000),
             ("user_ttl_days", 0, 100_000),
         ):
             _expect(

@@ -21,11 +21,12 @@ from ray_rec.features.arrays import (
     hash_strings,
     numbers,
 )
+from ray_rec.features.covisits import NO_COMPANIONS, Companions, in_log_order
 from ray_rec.features.owners import owner_of
 from ray_rec.features.records import Records, Rows
 from ray_rec.features.users import Chain, Gained, Share
 
-SHARED_TABLES = ("progress", "catalogue", "popularity", "responses", "watermark")
+SHARED_TABLES = ("progress", "catalogue", "popularity", "covisits", "responses", "watermark")
 _KEYS = {
     "histories": "user",
     "seen_events": "key",
@@ -75,8 +76,13 @@ def together(share: Share, parts: Sequence[Portion], gained: Sequence[Gained]) -
     for portion, each in zip(parts, gained, strict=True):
         is_token[portion.events] = each.is_token
         counts = {name: counts.get(name, 0) + count for name, count in each.counts.items()}
+    place, company = np.cumsum(is_token) - 1, [NO_COMPANIONS]
+    for portion, each in zip(parts, gained, strict=True):
+        token = place[portion.events[each.is_token]]
+        company.append(Companions(token[each.company.token], each.company.before))
     return Gained(
         is_token,
+        in_log_order(company),
         np.concatenate([each.closed_item for each in gained]),
         np.concatenate([each.closed_labels for each in gained]),
         pa.concat_tables([each.examples for each in gained]),

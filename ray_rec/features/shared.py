@@ -1,4 +1,4 @@
-"""What all users share: catalogue, popularity, responses, watermark, how far the log is applied.
+"""What all users share: the parts of the state that no user owns, and how far the log is applied.
 
 A window passes through it twice: before its users' owners apply it, since they need its items,
 times and popularity; and after, when it counts what they found to be new.
@@ -15,6 +15,7 @@ from ray_rec.events.schema import CONTROLS, EVENTS, EXPOSURES, ITEMS
 from ray_rec.features.arrays import AnyArray, Bool, Float32, table_of
 from ray_rec.features.catalogue import Catalogue
 from ray_rec.features.config import FeatureConfig
+from ray_rec.features.covisits import Companions, Covisits
 from ray_rec.features.examples import TAKEN_SCHEMA, WindowExamples
 from ray_rec.features.part import Part
 from ray_rec.features.popularity import Popularity
@@ -63,6 +64,7 @@ class Shared:
         self.progress = Progress(config)
         self.catalogue = Catalogue()
         self.popularity = Popularity(config.half_lives_days)
+        self.covisits = Covisits(config.covisits)
         self.responses = Responses(config.num_outcomes)
         self._codes = group_codes(self.catalogue.groups)
         self.watermark = Watermark(config.lateness_ms)
@@ -74,6 +76,7 @@ class Shared:
             "progress": self.progress,
             "catalogue": self.catalogue,
             "popularity": self.popularity,
+            "covisits": self.covisits,
             "responses": self.responses,
             "watermark": self.watermark,
         }
@@ -92,8 +95,7 @@ class Shared:
         known, since_ms = len(self.catalogue), self.watermark.value_ms
         changed = self.catalogue.apply(topic_table(tables, ITEMS))
         records = read_records(tables, self.catalogue, self._config)
-        self.popularity.grow(len(self.catalogue))
-        self.responses.grow(len(self.catalogue))
+        self.grow()
         popularity = self.popularity.features()
         items = np.union1d(changed, np.arange(known, len(self.catalogue))).astype(np.int32)
         if len(items):
@@ -109,6 +111,11 @@ class Shared:
         listed = self.catalogue.window_items(items)
         return Begun(share, listed, popularity, self.popularity.latest_ms)
 
+    def grow(self) -> None:
+        """Make room for all items of the catalogue."""
+        for part in (self.popularity, self.covisits, self.responses):
+            part.grow(len(self.catalogue))
+
     def _known(self, shown: AnyArray, popularity: Float32) -> dict[str, Float32]:
         """Return what is known of shown items [S] before the window."""
         responses = rates(self.responses.counts, self._codes, shown)
@@ -116,7 +123,7 @@ class Shared:
 
     def finish(self, window: WindowPlan, begun: Begun, gained: Gained) -> WindowExamples:
         """Count what the window gave to the users; return what is to be learned."""
-        self.count(begun.share.records, gained.is_token)
+        self.count(begun.share.records, gained.is_token, gained.company)
         self.responses.add(gained.closed_item, gained.closed_labels)
         events, mask = begun.share.records.events, gained.is_token
         self.progress.advance(window.ranges, gained.counts)
@@ -131,10 +138,14 @@ class Shared:
             taken=table_of({"item": events.item[mask], "ts": events.ts[mask]}, TAKEN_SCHEMA),
         )
 
-    def count(self, records: Records, is_token: Bool) -> None:
-        """Let new tokens count as popularity, in the order of the log: sums depend on it."""
-        events = records.events
-        self.popularity.add(events.item[is_token], events.ts[is_token])
+    def count(self, records: Records, is_token: Bool, company: Companions) -> None:
+        """Let new tokens count as popularity, and remember their company.
+
+        In the order of the log: sums depend on it, and which company is the newest.
+        """
+        item, ts = records.events.item[is_token], records.events.ts[is_token]
+        self.popularity.add(item, ts)
+        self.covisits.add(item, company)
 
     def _advance(self, window: WindowPlan, records: Records) -> int:
         for topic, rows in ((EVENTS, records.events), (EXPOSURES, records.exposures)):

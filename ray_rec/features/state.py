@@ -12,6 +12,7 @@ import pyarrow as pa
 from ray_rec.events.schema import CONTROLS, EVENTS, ITEMS
 from ray_rec.features.catalogue import Catalogue
 from ray_rec.features.config import FeatureConfig
+from ray_rec.features.covisits import Covisits
 from ray_rec.features.examples import WindowExamples
 from ray_rec.features.histories import Histories
 from ray_rec.features.join import Join
@@ -71,6 +72,11 @@ class FeatureState:
         return self._shared.popularity
 
     @property
+    def covisits(self) -> Covisits:
+        """What was taken with each item lately; nothing where `features.covisits` is 0."""
+        return self._shared.covisits
+
+    @property
     def watermark(self) -> Watermark:
         """Until when all is in."""
         return self._shared.watermark
@@ -108,10 +114,10 @@ class FeatureState:
             shared.catalogue.apply(topic_table(tables, ITEMS))
         behaviour = {topic: t for topic, t in tables.items() if topic == EVENTS}
         records = read_records(behaviour, shared.catalogue, self.config)
-        shared.popularity.grow(len(shared.catalogue))
+        shared.grow()
         reached = self._reached()
         absorbed = users.behaviour.absorb(records, topic_table(tables, CONTROLS), reached)
-        shared.count(records, absorbed.is_token)
+        shared.count(records, absorbed.is_token, users.company(absorbed))
         users.settle(reached, self._reached(), shared.num_bytes)
 
     def _reached(self) -> int:

@@ -17,6 +17,7 @@ from ray_rec.features.clicks import click_examples, open_exposures
 from ray_rec.features.config import FeatureConfig
 from ray_rec.features.contexts import contexts, mended
 from ray_rec.features.corrections import corrections
+from ray_rec.features.covisits import NO_COMPANIONS, REACH, Companions, companions
 from ray_rec.features.examples import EXAMPLES_SCHEMA
 from ray_rec.features.join import Join, outcomes_table
 from ray_rec.features.part import Part
@@ -44,11 +45,13 @@ class Share:
 class Gained:
     """What a window gave: examples (EXAMPLES_SCHEMA), counts, which events [n] are new tokens.
 
-    `closed_item` and `closed_labels` are the items of exposures that closed, but those of people
-    held out, with the bits of their outcomes.
+    `company` is that of the new tokens, where it is kept. `closed_item` and `closed_labels` are
+    the items of exposures that closed, but those of people held out, with the bits of their
+    outcomes.
     """
 
     is_token: Bool
+    company: Companions
     closed_item: Int64
     closed_labels: Int64
     examples: pa.Table
@@ -89,7 +92,14 @@ class UserState:
         counts |= self.settle(share.since_ms, share.until_ms, share.shared_bytes)
         told = closed.filter(pa.array(~numbers(closed, "held_out")))
         item, labels = (lists(told, f"shown_{n}")[0].astype(np.int64) for n in ("item", "labels"))
-        return Gained(absorbed.is_token, item, labels, rows, counts)
+        return Gained(absorbed.is_token, self.company(absorbed), item, labels, rows, counts)
+
+    def company(self, absorbed: Absorbed) -> Companions:
+        """Return the company of what is new, where it is kept."""
+        if not self._config.covisits:
+            return NO_COMPANIONS
+        reach = min(REACH, self._config.history_length)
+        return companions(absorbed.sequences, absorbed.new, reach)
 
     def settle(self, since_ms: int, now_ms: int, shared_bytes: int) -> dict[str, int]:
         """Let go of what is no longer needed; return how many users went by which bound."""

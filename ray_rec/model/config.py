@@ -87,6 +87,9 @@ class ModelConfig:
     """Weights of what reads like the last item and like the recent ones, and by how much more of
     both an item counts that was never learned, where they are only added in answering: chosen on
     later data, as several passes would learn them too small. Empty: learned with the rest."""
+    late_covisits: float = 0.0
+    """Weight of what was taken lately with a person's last items (`features.covisits`), where it is
+    added in answering: chosen on later data, as what is learned later was not yet in company."""
     repeat_units: int = 0
     """Of a layer that judges what a person took before by how often, how lately and how popular it
     is together, and without taste; 0 adds all of these up."""
@@ -118,6 +121,8 @@ class ModelConfig:
             raise ConfigError(
                 f"model.late_text is {self.late_text!r}; give three weights of 0 or more, or none"
             )
+        if self.late_covisits < 0:
+            raise ConfigError(f"model.late_covisits is {self.late_covisits}; it must be 0 or more")
         if self.dim % self.heads:
             raise ConfigError(f"model.dim {self.dim} must be a multiple of model.heads")
         if not (0 <= self.dropout < 1 and 0 <= self.id_dropout < 1):

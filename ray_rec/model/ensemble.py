@@ -41,12 +41,21 @@ class Scorer(Protocol):
         """Return a scorer whose row j is this one's row rows[j], or a cold item."""
 
     def recall(
-        self, history: History, at_ms: int, popularity: Float32, sought: Float32 | None = None
+        self,
+        history: History,
+        at_ms: int,
+        popularity: Float32,
+        covisits: Float32 | None = None,
+        sought: Float32 | None = None,
     ) -> tuple[Float32, dict[str, Float32]]:
         """Return the recall scores of all items, [N], and their parts by name."""
 
     def recall_batch(
-        self, histories: Sequence[History], at_ms: Int64, popularity: Float32
+        self,
+        histories: Sequence[History],
+        at_ms: Int64,
+        popularity: Float32,
+        covisits: Float32 | None = None,
     ) -> Float32:
         """Return recall scores [Q, N] of several people."""
 
@@ -128,13 +137,18 @@ class Ensemble:
         return type(self)(moved, self._config)
 
     def recall(
-        self, history: History, at_ms: int, popularity: Float32, sought: Float32 | None = None
+        self,
+        history: History,
+        at_ms: int,
+        popularity: Float32,
+        covisits: Float32 | None = None,
+        sought: Float32 | None = None,
     ) -> tuple[Float32, dict[str, Float32]]:
         """Return the recall scores of all items and what they are made of, [N] each.
 
         Parts are the members' own, weighted; of a vote, what each member adds to it.
         """
-        said = [m.recall(history, at_ms, popularity, sought) for m in self._members]
+        said = [m.recall(history, at_ms, popularity, covisits, sought) for m in self._members]
         scores = self._together([score for score, _ in said])
         weights = self._recall_weights
         if self._config.combine == "rank-vote":
@@ -145,11 +159,15 @@ class Ensemble:
         }
 
     def recall_batch(
-        self, histories: Sequence[History], at_ms: Int64, popularity: Float32
+        self,
+        histories: Sequence[History],
+        at_ms: Int64,
+        popularity: Float32,
+        covisits: Float32 | None = None,
     ) -> Float32:
         """Return recall scores float32 [Q, N] of several people."""
-        said = [member.recall_batch(histories, at_ms, popularity) for member in self._members]
-        return self._together(said)
+        asked = (histories, at_ms, popularity, covisits)
+        return self._together([member.recall_batch(*asked) for member in self._members])
 
     def _together(self, scores: Sequence[Float32]) -> Float32:
         return together(scores, self._config.combine, self._recall_weights)

@@ -134,25 +134,40 @@ class Servable:
         return Servable(self._model, self._whitening, _Tables(**columns, text=text))
 
     def recall(
-        self, history: History, at_ms: int, popularity: Float32, sought: Float32 | None = None
+        self,
+        history: History,
+        at_ms: int,
+        popularity: Float32,
+        covisits: Float32 | None = None,
+        sought: Float32 | None = None,
     ) -> tuple[Float32, dict[str, Float32]]:
         """Return the recall scores of all items, float32 [N], and their parts by name, [N] each.
 
-        Text is likened to that `sought`, a raw vector [raw_dim], where it is given.
+        Text is likened to that `sought`, a raw vector [raw_dim], where it is given; `covisits` is
+        the support of the person's last items (`Covisits.supports`), [1, rows].
         """
         parts = self._parts([history], np.array([at_ms]), popularity, sought)
+        if covisits is not None:
+            known = known_popularity(covisits.T, self.num_items).T
+            parts["covisits"] = known * self._model.config.late_covisits
         scores = sum(parts.values(), torch.zeros(()))[0]
         return scores.numpy(), {name: part[0].numpy() for name, part in parts.items()}
 
     @torch.inference_mode()
     def recall_batch(
-        self, histories: Sequence[History], at_ms: Int64, popularity: Float32
+        self,
+        histories: Sequence[History],
+        at_ms: Int64,
+        popularity: Float32,
+        covisits: Float32 | None = None,
     ) -> Float32:
-        """Return recall scores float32 [Q, N] of several people."""
+        """Return recall scores float32 [Q, N] of several people; `covisits` is [Q, N] of theirs."""
         parts = self._parts(histories, at_ms, popularity, None)
         scores = parts["taste"]
         for name in ("popularity", "text", "repeat"):
             scores += parts[name]
+        if covisits is not None:
+            scores += torch.from_numpy(covisits) * self._model.config.late_covisits
         out: Float32 = scores.numpy()
         return out
 

@@ -47,6 +47,7 @@ class _View(NamedTuple):
     live: Live
     history: History
     popularity: Float32  # [N, H]
+    covisits: Float32 | None  # [1, N], None where none are remembered
     eligible: Bool  # [N]
     sought: Float32 | None  # [text_dim] raw, by the version's encoder
 
@@ -190,13 +191,14 @@ class Engine:
             else:
                 eligible = self._shelf.in_category(request.category)[:n] & live.has_vector
             excluded = [self.catalogue.index.row(i) for i in (*request.exclude, request.item or "")]
-        history = looking_at(history, excluded[-1], self.features, at_ms)
+            history = looking_at(history, excluded[-1], self.features, at_ms)
+            covisits = self.state.covisits.supports([history], popularity)
         eligible[[row for row in excluded if 0 <= row < n]] = False
         known = history.item < n
         known[known] = live.has_vector[history.item[known]]
         seen = History(history.item[known], history.type[known], history.ts[known])
         words = sought.by(live.manifest.encoder) if sought else None
-        return _View(live, seen, popularity, eligible, words)
+        return _View(live, seen, popularity, covisits, eligible, words)
 
     def _popular(self, num_rows: int) -> Float32:
         """Return popularity features [>= num_rows, H], at most `popularity_s` old."""
@@ -212,7 +214,9 @@ class Engine:
 
     def _rank(self, view: _View, at_ms: int, request: Request) -> Ranking:
         servable = view.live.servable
-        scores, parts = servable.recall(view.history, at_ms, view.popularity, view.sought)
+        scores, parts = servable.recall(
+            view.history, at_ms, view.popularity, view.covisits, view.sought
+        )
         rows = best_rows(scores, view.eligible, max(self.serving.pool, request.num))
         outcomes = servable.click(view.history, at_ms, view.popularity, rows)
         total = combined(scores[rows], likeliest(outcomes), self.serving.click_weight)

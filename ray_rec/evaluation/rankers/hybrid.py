@@ -26,6 +26,7 @@ from ray_rec.features.arrays import (
     numbers,
     ragged_ranges,
 )
+from ray_rec.features.covisits import NO_COMPANIONS, Covisits
 from ray_rec.features.examples import WindowExamples, assign_steps
 from ray_rec.features.histories import History
 from ray_rec.features.popularity import Popularity
@@ -90,6 +91,7 @@ class Hybrid:
             self._learner.load(self._learner.state() | dict(start))
         self._timeline = Timeline()
         self._counted, self._counts = 0, Popularity(features.half_lives_days)
+        self._covisits, self._company = Covisits(features.covisits), NO_COMPANIONS
         self._servable: Servable | None = None
         self._state.apply(
             Window(0, {ITEMS: {0: (0, items.num_rows)}}), {ITEMS: item_records(items)}
@@ -103,6 +105,7 @@ class Hybrid:
         if self._servable is None:
             self._servable = self._learner.servable()
         if self._timeline.follow(queries):
+            self._company = self._timeline.company() if self._features.covisits else NO_COMPANIONS
             self._recount()
         out = np.empty((len(queries), queries.num_items), np.float32)
         for moment in np.unique(queries.ts).tolist():
@@ -110,7 +113,10 @@ class Hybrid:
             histories = [self._newest(queries.histories[query]) for query in asked.tolist()]
             until = min(moment, self._timeline.learned_ms + 1) if frozen else moment
             popularity = self._popularity(until)
-            out[asked] = self._servable.recall_batch(histories, queries.ts[asked], popularity)
+            covisits = self._covisits.supports(histories, popularity)
+            out[asked] = self._servable.recall_batch(
+                histories, queries.ts[asked], popularity, covisits
+            )
         return out
 
     def _newest(self, history: History) -> History:
@@ -195,15 +201,18 @@ class Hybrid:
     def _recount(self) -> None:
         self._counted, self._counts = 0, Popularity(self._features.half_lives_days)
         self._counts.grow(self._items.num_rows)
+        self._covisits = Covisits(self._features.covisits)
+        self._covisits.grow(self._items.num_rows)
 
     def _popularity(self, at_ms: int) -> Float32:
-        """Return popularity [N, H] of all that happened strictly before a time."""
+        """Return popularity [N, H] of all that happened strictly before a time; count company."""
         timeline = self._timeline
         until = int(np.searchsorted(timeline.ts, at_ms))
         if until < self._counted:
             self._recount()
         new = slice(self._counted, until)
         self._counts.add(timeline.item[new], timeline.ts[new])
+        self._covisits.add(timeline.item, self._company.within(self._counted, until))
         self._counted = until
         return self._counts.features(at_ms)
 

@@ -5,12 +5,14 @@ import numpy as np
 from ray_rec.evaluation.asking.questions import Interactions, Queries
 from ray_rec.features.arrays import AnyArray, Int64
 from ray_rec.features.config import DAY_MS
+from ray_rec.features.covisits import Companions, companions_of
 
 
 class Timeline:
     """All that is known to anybody, in the order of time: what was learned, and what came since."""
 
     def __init__(self) -> None:
+        self.user: Int64 = np.zeros(0, np.int64)
         self.item: Int64 = np.zeros(0, np.int64)
         self.ts: Int64 = np.zeros(0, np.int64)
         self.learned_ms = 0  # time of the last event that was learned
@@ -35,8 +37,13 @@ class Timeline:
         ts = np.concatenate([part.ts for part in every])
         order = np.argsort(ts, kind="stable")
         self.ts = ts[order]
+        self.user = np.concatenate([part.user for part in every])[order]
         self.item = np.concatenate([part.item for part in every])[order]
         return True
+
+    def company(self) -> Companions:
+        """Return what each token's user had taken before it."""
+        return companions_of(self.user, self.item)
 
 
 class LivePopularity:
