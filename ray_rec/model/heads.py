@@ -23,8 +23,9 @@ class RecallHead(nn.Module):
 
     An item of the own history is judged by how often it came back rather than by what others buy:
     it has a bonus, and popularity counts less for it. With `model.repeat_units` a layer of so many
-    units is added to that line: often and lately is more than the sum of both, and what somebody
-    with a long past took is more of a habit than what a newcomer took. Taste then tells new items
+    units is added to that line: often and lately is more than the sum of both, what somebody with a
+    long past took is more of a habit than what a newcomer took, some things are bought again and
+    others once, and who buys one kind of yogurt may buy another. Taste alone then tells new items
     apart only: of those taken before it knows less than how often they came back.
     """
 
@@ -76,23 +77,29 @@ class RecallHead(nn.Module):
         """Return by how much an item's text counts, from the share of its own vector, any shape."""
         return 1.0 + self._more_if_new * (1.0 - share)
 
-    def repeats(self, counts: Tensor, popularity: Tensor, total: Tensor) -> Tensor:
+    def repeats(self, counts: Tensor, popularity: Tensor, habits: Tensor | None) -> Tensor:
         """Return the part of items of the own history, [P].
 
         Args:
             counts: log counts [P, R].
             popularity: log counts of everybody [P, H].
-            total: log counts of all that the same person took [P, R].
+            habits: what else a layer sees of them, [P, `num_habits`]; None without one.
         """
         line = counts @ self.repeat + popularity @ self.repeat_popularity + self.repeat_bonus
-        if self.bend is None:
+        if self.bend is None or habits is None:
             return line
-        return line + cast(Tensor, self.bend(torch.cat([counts, popularity, total], dim=1)))[:, 0]
+        return line + cast(Tensor, self.bend(torch.cat([counts, popularity, habits], dim=1)))[:, 0]
+
+
+def num_habits(config: ModelConfig) -> int:
+    """Return the width of what a layer is told beside (`MultiTaskModel.habits`)."""
+    return 3 * len(REPEAT_DAYS) + config.dim + 1
 
 
 def _bend(config: ModelConfig) -> nn.Sequential:
-    """Return what is added to the line of repeats, [P, 2R + H] to [P, 1]; nothing at first."""
-    inner = nn.Linear(2 * len(REPEAT_DAYS) + config.num_horizons, config.repeat_units)
+    """Return what is added to the line of repeats, to [P, 1]; nothing at first."""
+    width = len(REPEAT_DAYS) + config.num_horizons + num_habits(config)
+    inner = nn.Linear(width, config.repeat_units)
     outer = nn.Linear(config.repeat_units, 1, bias=False)
     nn.init.zeros_(outer.weight)
     return nn.Sequential(inner, nn.GELU(), outer)

@@ -45,3 +45,21 @@ def click_loss(logits_SO: Tensor, labels_SO: Tensor) -> Tensor:
     """Return the binary cross-entropy of each shown item, the mean over its outcomes, [S]."""
     loss = functional.binary_cross_entropy_with_logits(logits_SO, labels_SO, reduction="none")
     return loss.mean(dim=1)
+
+
+def ragged(score: Tensor, row: Tensor, num_rows: int) -> Tensor:
+    """Return scores [P] of ascending rows as [num_rows, longest], -inf where there are fewer."""
+    counts = torch.bincount(row, minlength=num_rows)
+    place = torch.arange(len(row), device=row.device) - (torch.cumsum(counts, 0) - counts)[row]
+    out = score.new_full((num_rows, int(counts.max())), -torch.inf)
+    return out.index_put((row, place), score)
+
+
+def without(drawn: Tensor, row: Tensor, item: Tensor, negative: Tensor, num_items: int) -> Tensor:
+    """Return drawn scores [A, C] with -inf where (row, item) is a candidate already."""
+    column = torch.full((num_items,), -1, device=negative.device)
+    column[negative] = torch.arange(len(negative), device=negative.device)
+    twice = column[item]
+    hit = torch.zeros(drawn.shape, dtype=torch.bool, device=negative.device)
+    hit[row[twice >= 0], twice[twice >= 0]] = True
+    return drawn.masked_fill(hit, -torch.inf)

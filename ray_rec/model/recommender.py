@@ -5,7 +5,6 @@ distinct items of the step, C negatives, M recent tokens, d dimensions. Items ar
 an `ItemSlice`.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,11 +19,13 @@ from ray_rec.model.losses import (
     LossSums,
     binary_loss,
     click_loss,
+    ragged,
     sampled_logits,
     softmax_loss,
+    without,
 )
 from ray_rec.model.trunk import Trunk
-from ray_rec.model.view import Pairs, Queries, group_codes, own_counts, own_items, pieces
+from ray_rec.model.view import Alike, Pairs, Queries, own_items, pieces
 from ray_rec.model.weights import TaskWeights
 
 
@@ -65,6 +66,7 @@ class View:
     recent: Tensor  # int64 [Q, M] the newest tokens, newest first
     seen: Tensor  # bool [Q, M] which of them there are
     own: Pairs
+    alike: Alike | None  # where a layer judges repeats
     text_last: Tensor  # [Q, text_dim]
     text_mean: Tensor  # [Q, text_dim]
 
@@ -110,6 +112,7 @@ class MultiTaskModel(nn.Module):
         if queries.told is not None:
             seen &= queries.told[newest]
         known = seen.to(text.dtype)
+        judged = self.recall.bend is not None
         total = functional.embedding_bag(recent, text, mode="sum", per_sample_weights=known)
         return View(
             queries=queries,
@@ -120,6 +123,7 @@ class MultiTaskModel(nn.Module):
             recent=recent,
             seen=seen,
             own=own_items(queries, len(vector), vector.dtype),
+            alike=Alike.of(queries, items.groups, vector.dtype) if judged else None,
             text_last=text[recent[:, 0]] * known[:, :1],
             text_mean=functional.normalize(total, dim=1),
         )
@@ -164,11 +168,11 @@ class MultiTaskModel(nn.Module):
         target = place[-len(wanted) :]
         row = torch.searchsorted(asked, pair_query)
         drawn = self._negative_scores(items, view, step, asked)
-        drawn = _without(drawn, row, pair_item, step.negative, len(view.vector))
+        drawn = without(drawn, row, pair_item, step.negative, len(view.vector))
         if self.config.recall_loss == "bce":
-            others = _ragged(score.index_fill(0, target, -torch.inf), row, len(asked))
+            others = ragged(score.index_fill(0, target, -torch.inf), row, len(asked))
             return binary_loss(score[target], query, torch.cat([others, drawn], dim=1))
-        candidates = _ragged(score, row, len(asked))
+        candidates = ragged(score, row, len(asked))
         drawn = sampled_logits(drawn, step.log_chance)
         return softmax_loss(score[target], query, torch.cat([candidates, drawn], dim=1))
 
@@ -183,13 +187,27 @@ class MultiTaskModel(nn.Module):
         score = (
             (taste * ~own if head.tastes_new else taste)
             + head.popular(popularity)
-            + head.repeats(counts, popularity, view.own.total[query]) * own
+            + head.repeats(counts, popularity, self.habits(view, query, item)) * own
         )
         if head.reads:
             profile = head.profile(view.text_last, view.text_mean)
             alike = (profile[query] * view.text[item]).sum(1)
             score = score + alike * head.emphasis(items.share[item])
         return score
+
+    def habits(self, view: View, query: Tensor, item: Tensor) -> Tensor | None:
+        """Return what a layer is told of repeats, [n, `num_habits`]; None where there is none.
+
+        Log counts of all that the person took, of the item's text and of its category; its vector,
+        and how it fits the person's taste.
+        """
+        if view.alike is None:
+            return None
+        vector = view.vector[item]
+        taste = self.recall.taste((view.user[query] * vector).sum(1, keepdim=True))
+        return torch.cat(
+            [view.own.total[query], view.alike.look_up(query, item), vector, taste], dim=1
+        )
 
     def _negative_scores(self, items: ItemSlice, view: View, step: Step, asked: Tensor) -> Tensor:
         """Return the scores of the step's negatives for asking queries, [A, C], but for repeats."""
@@ -220,8 +238,8 @@ class MultiTaskModel(nn.Module):
             torch.isnan(price).to(text.dtype)[:, None],
         ]
         if by_rates:
-            numbers += [shown.rates, view.own.total[query]]
-            numbers += _own_alike(view.queries.of(asked), items.groups, of, item, text.dtype)
+            alike = Alike.of(view.queries.of(asked), items.groups, text.dtype)
+            numbers += [shown.rates, view.own.total[query], alike.look_up(of, item)]
         else:
             numbers.append(items.share[item][:, None])
         features = ShownFeatures(
@@ -236,32 +254,3 @@ class MultiTaskModel(nn.Module):
         )
         logits: Tensor = self.click(features)
         return logits
-
-
-def _own_alike(
-    queries: Queries, groups: Tensor, query: Tensor, item: Tensor, dtype: torch.dtype
-) -> Iterator[Tensor]:
-    """Yield log counts [S, R] of what was had of each item's text, then of its category."""
-    codes = group_codes(groups)
-    own = own_counts(queries, codes, dtype)
-    for column in range(codes.shape[1]):
-        known = (groups[item, column] != 0)[:, None]
-        yield own.look_up(query, codes[item, column]) * known
-
-
-def _ragged(score: Tensor, row: Tensor, num_rows: int) -> Tensor:
-    """Return scores [P] of ascending rows as [num_rows, longest], -inf where there are fewer."""
-    counts = torch.bincount(row, minlength=num_rows)
-    place = torch.arange(len(row), device=row.device) - (torch.cumsum(counts, 0) - counts)[row]
-    out = score.new_full((num_rows, int(counts.max())), -torch.inf)
-    return out.index_put((row, place), score)
-
-
-def _without(drawn: Tensor, row: Tensor, item: Tensor, negative: Tensor, num_items: int) -> Tensor:
-    """Return drawn scores [A, C] with -inf where (row, item) is a candidate already."""
-    column = torch.full((num_items,), -1, device=negative.device)
-    column[negative] = torch.arange(len(negative), device=negative.device)
-    twice = column[item]
-    hit = torch.zeros(drawn.shape, dtype=torch.bool, device=negative.device)
-    hit[row[twice >= 0], twice[twice >= 0]] = True
-    return drawn.masked_fill(hit, -torch.inf)

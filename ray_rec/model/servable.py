@@ -181,7 +181,8 @@ class Servable:
         known = known_popularity(popularity, self.num_items)
         own, item = view.own, rows[view.own.item]
         repeat = torch.zeros(len(histories), self.num_items)
-        repeat[own.query, item] = head.repeats(own.values, known[item], own.total[own.query])
+        habits = self._model.habits(view, own.query, own.item)
+        repeat[own.query, item] = head.repeats(own.values, known[item], habits)
         taste = head.taste(view.user) @ tables.vector.T
         if head.tastes_new:
             taste[own.query, item] = 0.0

@@ -5,6 +5,7 @@ the slice, d dimensions, R repeat features. Items are given as places in an `Ite
 """
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ class Pairs:
     num_items: int
 
     def look_up(self, query: Tensor, item: Tensor) -> Tensor:
-        """Return the values of some pairs, zero for those that are not here: [n, R]."""
+        """Return the values of some pairs, zero for those that are not here: [..., R]."""
         key = query * self.num_items + item
         place = torch.searchsorted(self.key, key)
         here = torch.cat([self.key, self.key.new_full((1,), -1)])[place] == key
@@ -128,11 +129,26 @@ def own_counts(queries: Queries, codes: Tensor, dtype: torch.dtype) -> Pairs:
     )
 
 
-def group_codes(groups: Tensor) -> Tensor:
-    """Return codes of each item's groups, int64 [U, G]; those of different columns differ."""
-    columns, first = [], 0
-    for column in groups.T:
-        keys, code = torch.unique(column, return_inverse=True)
-        columns.append(code + first)
-        first += len(keys)
-    return torch.stack(columns, dim=1)
+@dataclass(frozen=True)
+class Alike:
+    """What each query had of the like of an item: of its text, and of its category."""
+
+    own: Pairs  # by code
+    code: Tensor  # int64 [U, G] of each item's groups; those of different columns differ
+    known: Tensor  # bool [U, G] whether it has such a group
+
+    @classmethod
+    def of(cls, queries: Queries, groups: Tensor, dtype: torch.dtype) -> Self:
+        """Count each query's own history by the groups of its items, keys int64 [U, G]."""
+        columns, first = [], 0
+        for column in groups.T:
+            keys, code = torch.unique(column, return_inverse=True)
+            columns.append(code + first)
+            first += len(keys)
+        code = torch.stack(columns, dim=1)
+        return cls(own_counts(queries, code, dtype), code, groups != 0)
+
+    def look_up(self, query: Tensor, item: Tensor) -> Tensor:
+        """Return log counts [n, G·R] of what some queries had of the like of an item."""
+        found = self.own.look_up(query[:, None], self.code[item])
+        return (found * self.known[item][..., None]).flatten(1)

@@ -7,12 +7,13 @@ import torch
 
 from ray_rec.errors import ConfigError
 from ray_rec.model.config import ModelConfig
-from ray_rec.model.heads import RecallHead
+from ray_rec.model.heads import RecallHead, num_habits
 from tests.model import toy
 
 COUNTS = torch.tensor([[1.0, 0.5, 0.0], [2.0, 0.0, 0.5]])
 POPULARITY = torch.tensor([[0.0, 1.0, 2.0], [3.0, 0.0, 1.0]])
-TOTAL = torch.tensor([[4.0, 2.0, 3.0], [4.0, 2.0, 3.0]])
+HABITS = torch.zeros(2, num_habits(toy.PLAIN))
+HABITS[:, 0] = 4.0
 LINE = torch.tensor([1.0 + 1.0 + 2.0 - 0.5, 2.0 + 1.0 + 1.0 - 0.5])
 """With the weights of `_head`: the first count, twice the third and the rest as written there."""
 
@@ -28,12 +29,12 @@ def _head(config: ModelConfig) -> RecallHead:
 
 def test_repeats_are_a_line_in_counts_and_popularity() -> None:
     # 1·1 + 2·0.5 + 2·0 + 1·2 - 0.5 and 1·2 + 2·0 + 2·0.5 + 1·1 - 0.5
-    torch.testing.assert_close(_head(toy.PLAIN).repeats(COUNTS, POPULARITY, TOTAL), LINE)
+    torch.testing.assert_close(_head(toy.PLAIN).repeats(COUNTS, POPULARITY, None), LINE)
 
 
 def test_units_begin_with_the_line_and_bend_it() -> None:
     head = _head(replace(toy.PLAIN, repeat_units=2))
-    torch.testing.assert_close(head.repeats(COUNTS, POPULARITY, TOTAL), LINE)
+    torch.testing.assert_close(head.repeats(COUNTS, POPULARITY, HABITS), LINE)
     inner, _, outer = head.bend
     with torch.no_grad():
         # unit 0 sees how far the plain count goes beyond 1, unit 1 the second horizon's popularity
@@ -43,14 +44,13 @@ def test_units_begin_with_the_line_and_bend_it() -> None:
         outer.weight.copy_(torch.tensor([[2.0, -1.0]]))
     one = 0.8413447  # gelu(1) is the normal distribution's share below 1, gelu(0) is 0
     bent = LINE + torch.tensor([2 * 0.0 - one, 2 * one - 0.0])
-    torch.testing.assert_close(head.repeats(COUNTS, POPULARITY, TOTAL), bent)
+    torch.testing.assert_close(head.repeats(COUNTS, POPULARITY, HABITS), bent)
 
 
 def test_nothing_repeated_is_judged() -> None:
     head = RecallHead(replace(toy.PLAIN, repeat_units=2))
-    assert head.repeats(
-        torch.zeros(0, 3), torch.zeros(0, toy.HORIZONS), torch.zeros(0, 3)
-    ).shape == (0,)
+    nothing = torch.zeros(0, 3), torch.zeros(0, toy.HORIZONS), HABITS[:0]
+    assert head.repeats(*nothing).shape == (0,)
 
 
 def test_a_layer_has_no_fewer_than_no_units() -> None:

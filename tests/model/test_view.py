@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_rec.model.trunk import NUM_GAPS, Block, gap_bucket
-from ray_rec.model.view import DAY_MS, Queries, own_items, pieces
+from ray_rec.model.view import DAY_MS, Alike, Queries, own_items, pieces
 from tests.model import toy
 
 DAY = int(DAY_MS)
@@ -75,6 +75,21 @@ def test_repeats_are_log_counts_decayed_by_age() -> None:
     found = own.look_up(torch.tensor([0, 0, 0]), torch.tensor([3, 2, 4]))
     torch.testing.assert_close(found[0], own.values[1])
     assert found[1:].tolist() == [[0.0] * 3] * 2
+
+
+def test_what_was_had_of_the_like_is_counted_by_text_and_category() -> None:
+    ts = torch.tensor([[0, 21 * DAY, 28 * DAY]])
+    token = torch.tensor([[1, 3, 3]])
+    ask = torch.tensor([3]), torch.tensor([28 * DAY])
+    queries = Queries(token, token, ts, torch.tensor([0]), *ask, torch.tensor([0]))
+    groups = torch.tensor([[0, 0], [7, 9], [7, 0], [8, 9], [5, 9]])
+    alike = Alike.of(queries, groups, torch.float64)
+    found = alike.look_up(torch.tensor([0, 0, 0]), torch.tensor([0, 2, 4]))
+    once = [1.0, math.exp(-4), math.exp(-1)]
+    thrice = [3.0, math.exp(-4) + math.exp(-1) + 1, math.exp(-1) + math.exp(-0.25) + 1]
+    nothing = [0.0, 0.0, 0.0]
+    counts = torch.tensor([nothing * 2, once + nothing, nothing + thrice], dtype=torch.float64)
+    torch.testing.assert_close(found, torch.log1p(counts))
 
 
 def test_nobody_with_a_history_has_no_own_items() -> None:
