@@ -45,7 +45,7 @@ _EXAMPLES: list[tuple[str, Any]] = [
     ("shown_position", pa.list_(pa.int32())),
     ("shown_labels", pa.list_(pa.int32())),  # bit o: outcome_types[o] happened
     ("shown_propensity", pa.list_(pa.float32())),  # NaN: not logged
-    ("shown_placement", pa.list_(pa.int8())),  # code, 0: not told
+    ("shown_placement", pa.list_(pa.int16())),  # code, 0: not told
     ("shown_popularity", pa.list_(pa.float32())),  # S · H, when it was shown
     ("shown_rates", pa.list_(pa.float32())),  # S · F, when it was shown
 ]

@@ -48,7 +48,7 @@ _OPEN: dict[str, Any] = {
     "shown_item": pa.list_(pa.int32()),
     "shown_position": pa.list_(pa.int32()),
     "shown_propensity": pa.list_(pa.float32()),
-    "shown_placement": pa.list_(pa.int8()),
+    "shown_placement": pa.list_(pa.int16()),
     "shown_popularity": pa.list_(pa.float32()),
     "shown_rates": pa.list_(pa.float32()),
 }

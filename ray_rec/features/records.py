@@ -31,7 +31,7 @@ from ray_rec.features.owners import keys_of
 _EVENT_COLUMNS = ("event_id", "user_id", "item_id", "event_type", "ts", "request_id")
 _EXPOSURE_COLUMNS = ("request_id", "user_id", "ts", "policy", "items")
 _PLACE = ("partition", "offset")
-PLACEMENTS = 64
+PLACEMENTS = 1024
 """Codes of placements."""
 
 
@@ -102,7 +102,7 @@ _NO_EXPOSURES: tuple[ExposureRows, Column, dict[str, AnyArray]] = (
         "item": np.zeros(0, np.int32),
         "position": np.zeros(0, np.int32),
         "propensity": np.zeros(0, np.float32),
-        "placement": np.zeros(0, np.int8),
+        "placement": np.zeros(0, np.int16),
     },
 )
 
@@ -219,15 +219,15 @@ def _shown(shown: dict[str, Any], item: Int32, num_items: Int64) -> dict[str, An
 
 
 def placement_codes(placement: Any) -> AnyArray:
-    """Return each placement's code, int8 [n]: 0 for none, otherwise 1 … `PLACEMENTS`-1 by a hash.
+    """Return each placement's code, int16 [n]: 0 for none, otherwise 1 … `PLACEMENTS`-1 by a hash.
 
     What is not known beforehand needs no table that way (Weinberger et al. 2009, feature hashing);
     two placements may share a code.
     """
     code, distinct = _encode(placement.fill_null(""))
-    codes = 1 + (hash_strings(distinct) % np.uint64(PLACEMENTS - 1)).astype(np.int8)
+    codes = 1 + (hash_strings(distinct) % np.uint64(PLACEMENTS - 1)).astype(np.int16)
     blank = distinct.to_numpy(zero_copy_only=False) == ""
-    out: AnyArray = np.where(blank, 0, codes).astype(np.int8)[code]
+    out: AnyArray = np.where(blank, 0, codes).astype(np.int16)[code]
     return out
 
 

@@ -128,10 +128,15 @@ def num_numbers(config: ModelConfig) -> int:
     return plain + more + _PLACEMENT_DIM
 
 
-def _placement() -> nn.Embedding:
-    made = nn.Embedding(PLACEMENTS, _PLACEMENT_DIM)
-    nn.init.normal_(made.weight, std=0.1)
-    return made
+class Placement(nn.Module):
+    """What the place where an item is shown does: to any item, and to items of its kind."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.plain = nn.Embedding(PLACEMENTS, _PLACEMENT_DIM)
+        self.of_kind = nn.Embedding(PLACEMENTS, dim)
+        for table in (self.plain, self.of_kind):
+            nn.init.normal_(table.weight, std=0.1)
 
 
 class ClickHead(nn.Module):
@@ -145,16 +150,17 @@ class ClickHead(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         dim, numbers = config.dim, num_numbers(config)
+        by_rates = config.click_inputs == "rates"
         self.key, self.ask = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
         self.scale = dim**-0.5
         self.mix = nn.Sequential(
-            nn.Linear(4 * dim + numbers, 2 * dim),
+            nn.Linear((4 + by_rates) * dim + numbers, 2 * dim),
             nn.GELU(),
             nn.Dropout(config.dropout),
             nn.Linear(2 * dim, dim),
             nn.GELU(),
         )
-        self.placement = _placement() if config.click_inputs == "rates" else None
+        self.placement = Placement(dim) if by_rates else None
         self.wide = nn.Linear(numbers, len(config.outcomes))
         self.out = nn.Linear(dim, len(config.outcomes))
         self.position = nn.Embedding(self.MAX_POSITION + 1, len(config.outcomes))
@@ -166,7 +172,8 @@ class ClickHead(nn.Module):
         crosses = [shown.item, liked * shown.item, shown.user * shown.item, shown.user]
         numbers = shown.numbers
         if self.placement is not None:
-            numbers = torch.cat([numbers, self.placement(shown.placement)], dim=1)
+            crosses.append(shown.item * self.placement.of_kind(shown.placement))
+            numbers = torch.cat([numbers, self.placement.plain(shown.placement)], dim=1)
         hidden = self.mix(torch.cat([*crosses, numbers], dim=1))
         logits = self.out(hidden) + self.wide(numbers)
         if shown.position is not None:
