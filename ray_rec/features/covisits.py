@@ -18,15 +18,16 @@ from ray_rec.features.arrays import (
     Float32,
     Int32,
     Int64,
-    column,
     first_of_groups,
     grown,
     list_array,
+    lists,
     numbers,
     ragged_ranges,
     starts_of,
     table_of,
 )
+from ray_rec.features.config import FeatureConfig
 from ray_rec.features.histories import History, Sequences
 from ray_rec.features.part import Marks, Part
 from ray_rec.features.recall import NewTokens
@@ -53,7 +54,12 @@ class Companions(NamedTuple):
 NO_COMPANIONS = Companions(np.zeros(0, np.int64), np.zeros(0, np.int32))
 
 
-def companions(sequences: Sequences, new: NewTokens, reach: int = REACH) -> Companions:
+def reach_of(config: FeatureConfig) -> int:
+    """Return how many tokens before a token are its company: no more than a history holds."""
+    return min(REACH, config.history_length)
+
+
+def companions(sequences: Sequences, new: NewTokens, reach: int) -> Companions:
     """Return the company of new tokens: the newest `reach` that were known when each arrived.
 
     A late token, older than what was known of its user, has none. So what is found does not depend
@@ -68,7 +74,7 @@ def companions(sequences: Sequences, new: NewTokens, reach: int = REACH) -> Comp
     arrived[place] = token
     low = sequences.place(new.owner, new.floor)
     at, left = place - 1, np.full(len(token), reach)
-    asking = np.flatnonzero(_in_order(sequences, new, token, arrived))
+    asking = np.flatnonzero(_in_order(sequences.start, arrived)[place])
     found = [NO_COMPANIONS]
     while len(asking := asking[(at[asking] >= low[asking]) & (left[asking] > 0)]):
         known = asking[arrived[at[asking]] < token[asking]]
@@ -78,7 +84,7 @@ def companions(sequences: Sequences, new: NewTokens, reach: int = REACH) -> Comp
     return in_log_order(found)
 
 
-def companions_of(user: Int64, item: AnyArray, reach: int = REACH) -> Companions:
+def companions_of(user: Int64, item: AnyArray, reach: int) -> Companions:
     """Return the company of tokens that are known in the order in which they came, [n] each."""
     order = np.argsort(user, kind="stable")
     place = np.arange(len(order)) - np.searchsorted(user[order], user[order])
@@ -104,19 +110,15 @@ def _places(sequences: Sequences, new: NewTokens) -> Int64:
     return after - np.repeat(first + size, size) + np.arange(len(new.ts))
 
 
-def _in_order(sequences: Sequences, new: NewTokens, token: Int64, arrived: Int64) -> Bool:
-    """Return which new tokens are not older than any that their user had when they arrived."""
-    newest = np.full(len(sequences.users), np.iinfo(np.int64).min)
-    old = np.flatnonzero(arrived < 0)
-    np.maximum.at(
-        newest, np.searchsorted(sequences.start, old, "right") - 1, sequences.tokens["ts"][old]
-    )
-    rank = np.unique(new.ts, return_inverse=True)[1]
-    order = np.lexsort((token, new.owner))
-    key = (new.owner * len(rank) + rank)[order]
-    out = np.empty(len(rank), np.bool_)
-    out[order] = key == np.maximum.accumulate(key)
-    return out & (new.ts >= newest[new.owner])
+def _in_order(start: Int64, arrived: Int64) -> Bool:
+    """Return which tokens arrived before all later ones of their user, who has a slice of `start`.
+
+    Places are in the order of (ts, arrival), so what came first to a later place was in time.
+    """
+    owner = np.repeat(np.arange(len(start) - 1), np.diff(start))
+    key = owner * (len(arrived) + 1) + arrived
+    out: Bool = key == np.minimum.accumulate(key[::-1])[::-1]
+    return out
 
 
 class Covisits(Part):
@@ -127,7 +129,7 @@ class Covisits(Part):
         self.size = size
         self.num_items = 0
         self._ring: Int32 = np.zeros((0, size), np.int32)
-        self._count: Int64 = np.zeros(0, np.int64)  # companions so far; the next one's place
+        self._count: Int64 = np.zeros(0, np.int64)  # written so far: where the next one goes
         self._changed = Marks()
 
     @property
@@ -144,6 +146,8 @@ class Covisits(Part):
 
     def add(self, item: AnyArray, found: Companions) -> None:
         """Remember the company of new tokens, whose items are [tokens]; an item is not its own."""
+        if not self.size:
+            return
         pairs = np.stack([item[found.token], found.before], axis=1)
         pairs = pairs[pairs[:, 0] != pairs[:, 1]]
         whose, who = pairs.ravel(), pairs[:, ::-1].ravel()
@@ -153,19 +157,22 @@ class Covisits(Part):
         rank = np.arange(len(whose)) - np.repeat(first, count)
         newest = rank >= np.repeat(count, count) - self.size  # others would be overwritten at once
         whose, who, rank = whose[newest], who[newest], rank[newest]
-        self._ring[whose, (self._count[whose] + rank) % max(1, self.size)] = who
+        self._ring[whose, (self._count[whose] + rank) % self.size] = who
         self._count[rows] += count
         self._changed.add(rows)
 
-    def support(self, items: AnyArray, popularity: Float32) -> Float32:
+    def support(self, items: AnyArray, popularity: Float32) -> Float32 | None:
         """Return how much each item is in the company of a person's last items, float32 [N].
 
-        It is log1p of the share of the company that it has, a popular item's being worth less.
+        With c companions remembered of each of them, n of these being item j, that is
+        log1p(10 · Σ n/√c / (1 + count of j)^¼); None where none is remembered of any item.
 
         Args:
             items: rows of what the person took, the newest last.
             popularity: log1p counts [N, H], the longest horizon last.
         """
+        if not self.size:
+            return None
         out = np.zeros(len(popularity), np.float32)
         asking = items[-REACH:]
         asking = asking[asking < self.num_items]
@@ -181,10 +188,10 @@ class Covisits(Part):
         return out
 
     def supports(self, histories: Sequence[History], popularity: Float32) -> Float32 | None:
-        """Return `support` of several people, float32 [Q, N]; None where none is remembered."""
-        if not self.size or not histories:
-            return None
-        return np.stack([self.support(history.item, popularity) for history in histories])
+        """Return `support` of each of several people, float32 [Q, N], or None."""
+        found = [self.support(history.item, popularity) for history in histories]
+        some = [each for each in found if each is not None]
+        return np.stack(some) if some else None
 
     def copy(self) -> "Covisits":
         """Return what is remembered now, apart from what comes."""
@@ -199,16 +206,12 @@ class Covisits(Part):
         held = np.minimum(self._count[rows], self.size)
         place = ragged_ranges(self._count[rows] - held, held) % max(1, self.size)
         who = self._ring[np.repeat(rows, held), place]
-        return table_of(
-            {"item": rows, "count": self._count[rows], "who": list_array(who, starts_of(held))}
-        )
+        return table_of({"item": rows, "who": list_array(who, starts_of(held))})
 
     def _load(self, table: pa.Table) -> None:
-        rows, count = numbers(table, "item"), numbers(table, "count")
+        rows, (who, held) = numbers(table, "item"), lists(table, "who")
         self.grow(int(rows.max(initial=-1)) + 1)
-        held = np.minimum(count, self.size)
-        place = ragged_ranges(count - held, held) % max(1, self.size)
-        who = column(table, "who").flatten().to_numpy()
+        place = ragged_ranges(np.zeros_like(held), held)
         self._ring[np.repeat(rows, held), place] = who
-        self._count[rows] = count
+        self._count[rows] = held
         self._changed.clear()

@@ -156,4 +156,5 @@ class Shared:
         """Become what the tables tell; it must be new. Raises StateError when it cannot."""
         for name, part in self.parts.items():
             part.restore([tables[name] for tables in chain])
+        self.grow()
         self._codes = group_codes(self.catalogue.groups)

@@ -17,7 +17,7 @@ from ray_rec.features.clicks import click_examples, open_exposures
 from ray_rec.features.config import FeatureConfig
 from ray_rec.features.contexts import contexts, mended
 from ray_rec.features.corrections import corrections
-from ray_rec.features.covisits import NO_COMPANIONS, REACH, Companions, companions
+from ray_rec.features.covisits import NO_COMPANIONS, Companions, companions, reach_of
 from ray_rec.features.examples import EXAMPLES_SCHEMA
 from ray_rec.features.join import Join, outcomes_table
 from ray_rec.features.part import Part
@@ -98,8 +98,7 @@ class UserState:
         """Return the company of what is new, where it is kept."""
         if not self._config.covisits:
             return NO_COMPANIONS
-        reach = min(REACH, self._config.history_length)
-        return companions(absorbed.sequences, absorbed.new, reach)
+        return companions(absorbed.sequences, absorbed.new, reach_of(self._config))
 
     def settle(self, since_ms: int, now_ms: int, shared_bytes: int) -> dict[str, int]:
         """Let go of what is no longer needed; return how many users went by which bound."""

@@ -55,7 +55,8 @@ class Servable:
     """Scores of every item for a person; rows are those of the version, or as `permute` put them.
 
     Immutable and safe to use from several threads. Arrays in and out are numpy, on the CPU.
-    Popularity is float32 [rows, horizons]; items beyond its rows count as never bought.
+    Popularity is float32 [rows, horizons]; items beyond its rows count as never bought, and beyond
+    those of `covisits` as in nobody's company.
     """
 
     def __init__(self, model: MultiTaskModel, whitening: Whitening, tables: _Tables) -> None:
@@ -144,12 +145,10 @@ class Servable:
         """Return the recall scores of all items, float32 [N], and their parts by name, [N] each.
 
         Text is likened to that `sought`, a raw vector [raw_dim], where it is given; `covisits` is
-        the support of the person's last items (`Covisits.supports`), [1, rows].
+        what goes with the person's last items (`Covisits.support`), [rows].
         """
-        parts = self._parts([history], np.array([at_ms]), popularity, sought)
-        if covisits is not None:
-            known = known_popularity(covisits.T, self.num_items).T
-            parts["covisits"] = known * self._model.config.late_covisits
+        company = None if covisits is None else covisits[None]
+        parts = self._parts([history], np.array([at_ms]), popularity, company, sought)
         scores = sum(parts.values(), torch.zeros(()))[0]
         return scores.numpy(), {name: part[0].numpy() for name, part in parts.items()}
 
@@ -161,19 +160,22 @@ class Servable:
         popularity: Float32,
         covisits: Float32 | None = None,
     ) -> Float32:
-        """Return recall scores float32 [Q, N] of several people; `covisits` is [Q, N] of theirs."""
-        parts = self._parts(histories, at_ms, popularity, None)
-        scores = parts["taste"]
-        for name in ("popularity", "text", "repeat"):
-            scores += parts[name]
-        if covisits is not None:
-            scores += torch.from_numpy(covisits) * self._model.config.late_covisits
+        """Return recall scores float32 [Q, N] of several people; `covisits` is [Q, rows]."""
+        parts = self._parts(histories, at_ms, popularity, covisits)
+        scores = parts.pop("taste")
+        for part in parts.values():
+            scores += part
         out: Float32 = scores.numpy()
         return out
 
     @torch.inference_mode()
     def _parts(
-        self, histories: Sequence[History], at_ms: Int64, popularity: Float32, words: Float32 | None
+        self,
+        histories: Sequence[History],
+        at_ms: Int64,
+        popularity: Float32,
+        covisits: Float32 | None,
+        words: Float32 | None = None,
     ) -> dict[str, Tensor]:
         """Return the parts of the recall scores, each [Q, N] of its own but popularity, [1, N]."""
         tables, head = self._tables, self._model.recall
@@ -192,12 +194,16 @@ class Servable:
             profile = head.profile(unit, unit)
         profile = profile * tables.text.shape[1] ** -0.5
         alike = (profile @ tables.text.T).index_select(1, tables.text_row)
-        return {
+        parts = {
             "taste": taste,
             "popularity": head.popular(known)[None],
             "text": alike.mul_(head.emphasis(tables.share)),
             "repeat": repeat,
         }
+        if covisits is not None:
+            company = known_popularity(covisits.T, self.num_items).T
+            parts["covisits"] = company * self._model.config.late_covisits
+        return parts
 
     def click(
         self,

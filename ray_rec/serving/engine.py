@@ -47,7 +47,7 @@ class _View(NamedTuple):
     live: Live
     history: History
     popularity: Float32  # [N, H]
-    covisits: Float32 | None  # [1, N], None where none are remembered
+    covisits: Float32 | None  # [N], None where none are remembered
     eligible: Bool  # [N]
     sought: Float32 | None  # [text_dim] raw, by the version's encoder
 
@@ -192,7 +192,7 @@ class Engine:
                 eligible = self._shelf.in_category(request.category)[:n] & live.has_vector
             excluded = [self.catalogue.index.row(i) for i in (*request.exclude, request.item or "")]
             history = looking_at(history, excluded[-1], self.features, at_ms)
-            covisits = self.state.covisits.supports([history], popularity)
+            covisits = self.state.covisits.support(history.item, popularity)
         eligible[[row for row in excluded if 0 <= row < n]] = False
         known = history.item < n
         known[known] = live.has_vector[history.item[known]]

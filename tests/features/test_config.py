@@ -13,6 +13,8 @@ from ray_rec.features.config import FeatureConfig
         ("attribution_ms", 0),
         ("lateness_ms", -1),
         ("dedup_ms", -1),
+        ("covisits", -1),
+        ("covisits", 1_001),
         ("user_ttl_days", -1),
         ("max_state_mb", 0.0),
         ("held_out_share", 0.9),

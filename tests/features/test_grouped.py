@@ -24,6 +24,7 @@ CONFIG = FeatureConfig(
     attribution_by_outcome_ms={"click": 40},
     dedup_ms=100,
     history_length=4,
+    covisits=3,
     held_out_share=0.3,
     user_ttl_days=1,
 )

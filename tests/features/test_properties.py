@@ -20,6 +20,7 @@ CONFIG = {
     "attribution_by_outcome_ms": {"click": 40, "purchase": 120},
     "attribution_by_policy_ms": {"mailing": 60},
     "history_length": LENGTH,
+    "covisits": 3,
     "held_out_share": 0.3,
 }
 WINDOWS = {

@@ -13,6 +13,7 @@ from .builders import DAY, T0, Stream, control, event, exposure, item, same
 
 CONFIG = {
     "history_length": 3,
+    "covisits": 3,
     "attribution_ms": 3 * DAY,
     "lateness_ms": DAY // 2,
     "dedup_ms": 2 * DAY,
@@ -121,7 +122,7 @@ def test_changes_before_any_snapshot_are_everything():
 
 
 def test_changes_hold_what_changed_and_no_more():
-    stream = Stream(attribution_ms=100, lateness_ms=10)
+    stream = Stream(attribution_ms=100, lateness_ms=10, covisits=5)
     stream.window(*[event(f"u{n}", "a", T0, event_id="e") for n in range(50)], item("b", "B"))
     stream.window(exposure("r", "u1", T0 + 1, ["a"]), control("w", "forget", T0))
     stream.state.snapshot()
@@ -137,6 +138,7 @@ def test_changes_hold_what_changed_and_no_more():
         "catalogue": 1,  # c
         "histories": 2,  # u9 gone, u7
         "popularity": 1,
+        "covisits": 2,  # c, and a, which u7 took before
         "responses": 0,
         "seen_events": 1,
         "seen_exposures": 1,

@@ -20,13 +20,12 @@ from ray_rec.evaluation.rankers.records import item_records, records
 from ray_rec.events.schema import EVENTS, EVENTS_SCHEMA, ITEMS
 from ray_rec.features.arrays import (
     AnyArray,
-    Float32,
     arrow,
     first_of_groups,
     numbers,
     ragged_ranges,
 )
-from ray_rec.features.covisits import NO_COMPANIONS, Covisits
+from ray_rec.features.covisits import NO_COMPANIONS, Covisits, reach_of
 from ray_rec.features.examples import WindowExamples, assign_steps
 from ray_rec.features.histories import History
 from ray_rec.features.popularity import Popularity
@@ -105,14 +104,16 @@ class Hybrid:
         if self._servable is None:
             self._servable = self._learner.servable()
         if self._timeline.follow(queries):
-            self._company = self._timeline.company() if self._features.covisits else NO_COMPANIONS
+            if self._features.covisits:
+                self._company = self._timeline.company(reach_of(self._features))
             self._recount()
         out = np.empty((len(queries), queries.num_items), np.float32)
         for moment in np.unique(queries.ts).tolist():
             asked = np.flatnonzero(queries.ts == moment)
             histories = [self._newest(queries.histories[query]) for query in asked.tolist()]
             until = min(moment, self._timeline.learned_ms + 1) if frozen else moment
-            popularity = self._popularity(until)
+            self._count_before(until)
+            popularity = self._counts.features(until)
             covisits = self._covisits.supports(histories, popularity)
             out[asked] = self._servable.recall_batch(
                 histories, queries.ts[asked], popularity, covisits
@@ -204,8 +205,8 @@ class Hybrid:
         self._covisits = Covisits(self._features.covisits)
         self._covisits.grow(self._items.num_rows)
 
-    def _popularity(self, at_ms: int) -> Float32:
-        """Return popularity [N, H] of all that happened strictly before a time; count company."""
+    def _count_before(self, at_ms: int) -> None:
+        """Count all that happened strictly before a time, and no more."""
         timeline = self._timeline
         until = int(np.searchsorted(timeline.ts, at_ms))
         if until < self._counted:
@@ -214,7 +215,6 @@ class Hybrid:
         self._counts.add(timeline.item[new], timeline.ts[new])
         self._covisits.add(timeline.item, self._company.within(self._counted, until))
         self._counted = until
-        return self._counts.features(at_ms)
 
 
 def _apart(done: Interactions) -> Interactions:

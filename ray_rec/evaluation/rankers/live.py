@@ -41,9 +41,9 @@ class Timeline:
         self.item = np.concatenate([part.item for part in every])[order]
         return True
 
-    def company(self) -> Companions:
-        """Return what each token's user had taken before it."""
-        return companions_of(self.user, self.item)
+    def company(self, reach: int) -> Companions:
+        """Return the last `reach` things that each token's user had taken before it."""
+        return companions_of(self.user, self.item, reach)
 
 
 class LivePopularity:
