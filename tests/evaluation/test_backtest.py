@@ -162,6 +162,9 @@ def test_the_encoder_may_learn_with_the_model(config: RunConfig, tmp_path: Path)
 def test_what_happens_from_a_time_on_changes_no_answer_before_it(
     config: RunConfig, log: EventLog
 ) -> None:
+    features = replace(config.features, covisits=20)
+    model = replace(config.model, late_covisits=3.0)
+    config = replace(config, features=features, model=model)
     windows = list(cut(log, TOPICS, config.training.window_records))
     last = tables_of(log, windows[2])
     now = int(np.median(last[EVENTS]["ts"].to_numpy()))

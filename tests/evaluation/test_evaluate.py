@@ -12,6 +12,7 @@ import pytest
 from ray_rec.config import RunConfig, load_config
 from ray_rec.errors import ConfigError, DataError, LogUnavailable
 from ray_rec.evaluation.asking.logged import read_log
+from ray_rec.evaluation.asking.questions import Interactions, Queries
 from ray_rec.evaluation.asking.splits import global_time
 from ray_rec.evaluation.evaluate import evaluate
 from ray_rec.evaluation.offline import judge
@@ -20,6 +21,7 @@ from ray_rec.evaluation.rankers.hybrid import Frozen, Hybrid
 from ray_rec.evaluation.rankers.models import MODELS, QUICK, STREAMING, Makings
 from ray_rec.evaluation.reports.evaluation import write_evaluation
 from ray_rec.events.schema import CONTROLS, EVENTS, Record
+from ray_rec.features.histories import History
 from ray_rec.log.base import EventLog, create_standard_topics, open_log
 from ray_rec.model.encoder import TextEncoder
 from ray_rec.training.config import LearnerConfig
@@ -37,6 +39,13 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
         fill_visits(log, 400)
     places = (f"log=sqlite:///{folder}/log.db", f"state_dir={folder}/state")
     return load_config(None, (*SMALL, *places), environ={})
+
+
+@pytest.fixture(scope="module")
+def sociable(config: RunConfig) -> RunConfig:
+    """The same, but what was taken together counts."""
+    features = replace(config.features, covisits=20)
+    return replace(config, features=features, model=replace(config.model, late_covisits=3.0))
 
 
 @pytest.fixture
@@ -155,12 +164,12 @@ def test_the_hybrid_knows_people_with_habits_better_than_popularity(
     assert ">hybrid: loss</figcaption>" in (tmp_path / "evaluation.html").read_text()
 
 
-def test_the_hybrid_knows_nothing_of_the_time_of_a_question_or_later(config: RunConfig) -> None:
-    with open_log(config.log) as log:
-        logged = read_log(log, config)
+def test_the_hybrid_knows_nothing_of_the_time_of_a_question_or_later(sociable: RunConfig) -> None:
+    with open_log(sociable.log) as log:
+        logged = read_log(log, sociable)
     split = global_time(logged.events)
     queries = split.queries()
-    model = Hybrid(config, logged.items, Makings(config, logged.items, 1).raw)
+    model = Hybrid(sociable, logged.items, Makings(sociable, logged.items, 1).raw)
     model.observe(split.training())
     before = model.scores(queries.part(0, 5))
     fresh = queries.fresh
@@ -172,12 +181,12 @@ def test_the_hybrid_knows_nothing_of_the_time_of_a_question_or_later(config: Run
     assert (model.scores(asked) == before).all()
 
 
-def test_frozen_counts_stop_where_learning_ended(config: RunConfig) -> None:
-    with open_log(config.log) as log:
-        logged = read_log(log, config)
+def test_frozen_counts_stop_where_learning_ended(sociable: RunConfig) -> None:
+    with open_log(sociable.log) as log:
+        logged = read_log(log, sociable)
     split = global_time(logged.events)
     queries, training = split.queries(), split.training()
-    model = Hybrid(config, logged.items, Makings(config, logged.items, 1).raw)
+    model = Hybrid(sociable, logged.items, Makings(sociable, logged.items, 1).raw)
     frozen = Frozen(model)
     for ranker in (frozen, model):
         ranker.observe(training)  # learned once
@@ -185,17 +194,40 @@ def test_frozen_counts_stop_where_learning_ended(config: RunConfig) -> None:
     assert (live != stopped).any()
     nothing = replace(queries, fresh=queries.fresh.take(np.zeros(0, int)))
     assert frozen.scores(nothing) == pytest.approx(stopped, abs=1e-5)
-    alone = Hybrid(config, logged.items, Makings(config, logged.items, 1).raw)
+    alone = Hybrid(sociable, logged.items, Makings(sociable, logged.items, 1).raw)
     alone.observe(training)
     assert alone.scores(queries) == pytest.approx(live, abs=1e-5)
 
 
-def test_the_hybrid_scores_alike_whatever_the_order_of_questions(config: RunConfig) -> None:
+def test_company_counts_once_its_time_has_come(config: RunConfig, sociable: RunConfig) -> None:
     with open_log(config.log) as log:
         logged = read_log(log, config)
+    raw = Makings(config, logged.items, 1).raw
+    plain, model = (Hybrid(each, logged.items, raw) for each in (config, sociable))
+    fresh = Interactions(  # two take item 0, one of them item 1 after it, the other item 2
+        user=np.array([0, 0, 1, 1]),
+        item=np.array([0, 1, 0, 2]),
+        ts=np.array([10, 20, 30, 40]),
+        type=np.zeros(4, np.int8),
+    )
+    ts, nobody = np.array([20, 21, 40, 41]), np.zeros(0, np.int64)
+    taken = History(np.zeros(1, np.int32), np.zeros(1, np.int8), np.full(1, 5))
+    num_items = logged.items.num_rows
+    queries = Queries(np.full(4, 2), ts, [taken] * 4, nobody, nobody, fresh, num_items)
+    company = model.scores(queries) - plain.scores(queries)
+    found = [np.flatnonzero(np.abs(row) > 1e-4).tolist() for row in company]
+    assert found == [[], [1], [1], [1, 2]]
+    # at 41 each is one of two companions, and was taken once but for decay
+    assert company[3, [1, 2]] == pytest.approx(3 * np.log1p(10 / 2**0.5 / 2**0.25), rel=1e-3)
+    assert (model.scores(queries, frozen=True) == plain.scores(queries, frozen=True)).all()
+
+
+def test_the_hybrid_scores_alike_whatever_the_order_of_questions(sociable: RunConfig) -> None:
+    with open_log(sociable.log) as log:
+        logged = read_log(log, sociable)
     split = global_time(logged.events)
     queries = split.queries()
-    model = Hybrid(config, logged.items, Makings(config, logged.items, 1).raw)
+    model = Hybrid(sociable, logged.items, Makings(sociable, logged.items, 1).raw)
     model.observe(split.training())
     whole = model.scores(queries)
     for query in reversed(range(0, len(queries), 7)):

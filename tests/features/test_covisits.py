@@ -171,8 +171,10 @@ def after(*records, one_by_one=False, **config):
 
 @pytest.mark.parametrize("one_by_one", [True, False])
 def test_a_late_token_has_no_company_but_is_some(one_by_one):
-    late = [event("u", "a", T0 + 10), event("u", "b", T0 + 5), event("u", "c", T0 + 20)]
-    assert after(*late, one_by_one=one_by_one) == {"a": ["c"], "b": ["c"], "c": ["a", "b"]}
+    came = [event("u", name, T0 + at) for name, at in (("x", 0), ("a", 10), ("b", 5), ("c", 20))]
+    assert after(*came, one_by_one=one_by_one) == {
+        "x": ["a", "c"], "a": ["x", "c"], "b": ["c"], "c": ["a", "b", "x"],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("one_by_one", [True, False])

@@ -84,6 +84,20 @@ def test_a_batch_answers_as_each_alone(ensemble: Ensemble) -> None:
         assert together[who] == pytest.approx(_scores(ensemble, person), abs=0.02)
 
 
+def test_company_counts_by_each_members_late_weight(exports: list[dict[str, torch.Tensor]]) -> None:
+    models = [replace(model, late_covisits=late) for model, late in ((toy.PLAIN, 4.0), (WIDE, 1.0))]
+    members = [Servable.from_tensors(*both) for both in zip(exports, models, strict=True)]
+    stacked = Ensemble(members, replace(CONFIGS[2], models=tuple(models)))
+    told = np.arange(toy.NUM_ITEMS, dtype=np.float32)
+    scores, parts = stacked.recall(PERSON, toy.NOW_MS, POPULARITY, told)
+    assert parts["covisits"] == pytest.approx((0.25 * 4 + 2 * 1) * told)
+    assert scores == pytest.approx(_scores(stacked) + 3 * told, abs=1e-4)
+    at = np.array([toy.NOW_MS])
+    (together,) = stacked.recall_batch([PERSON], at, POPULARITY, told[None])
+    assert together == pytest.approx(scores, abs=1e-4)
+    assert "covisits" not in stacked.recall(PERSON, toy.NOW_MS, POPULARITY)[1]
+
+
 def test_scores_follow_the_rows_and_a_cold_item_is_scored(ensemble: Ensemble) -> None:
     rows = np.append(np.random.default_rng(0).permutation(toy.NUM_ITEMS), -1)
     moved = ensemble.permute(rows, toy.text_vectors()[[39]], np.array([[3, 4]]))

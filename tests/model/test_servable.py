@@ -61,6 +61,28 @@ def test_a_batch_answers_as_each_alone(servable: Servable) -> None:
         assert together[who] == pytest.approx(alone, abs=1e-5)
 
 
+def test_company_counts_by_its_late_weight(servable: Servable, tensors: Tensors) -> None:
+    weighing = Servable.from_tensors(tensors(), replace(toy.PLAIN, late_covisits=3.0))
+    told = np.random.default_rng(0).random((len(PEOPLE), 35)).astype(np.float32)  # not of the last
+    expected = np.pad(3 * told, ((0, 0), (0, 5)))
+    at = np.full(len(PEOPLE), toy.NOW_MS)
+    together = weighing.recall_batch(PEOPLE, at, POPULARITY, told)
+    for who, person in enumerate(PEOPLE):
+        scores, parts = weighing.recall(person, toy.NOW_MS, POPULARITY, told[who])
+        assert parts["covisits"] == pytest.approx(expected[who])
+        without = servable.recall(person, toy.NOW_MS, POPULARITY)[0]
+        assert scores == pytest.approx(without + expected[who], abs=1e-5)
+        assert together[who] == pytest.approx(scores, abs=1e-5)
+    assert servable.recall(PEOPLE[0], toy.NOW_MS, POPULARITY, told[0])[1]["covisits"].any() == 0
+    assert "covisits" not in weighing.recall(PEOPLE[0], toy.NOW_MS, POPULARITY)[1]
+
+
+def test_company_is_cut_to_the_rows_that_can_be_scored(servable: Servable) -> None:
+    told = np.ones((1, toy.NUM_ITEMS + 3), np.float32)
+    at = np.array([toy.NOW_MS])
+    assert servable.recall_batch(PEOPLE[:1], at, POPULARITY, told).shape == (1, toy.NUM_ITEMS)
+
+
 def test_clicks_of_a_batch_are_those_of_each_alone(servable: Servable) -> None:
     at = np.full(len(PEOPLE), toy.NOW_MS)
     query, shown = np.array([0, 0, 1, 2, 2, 2, 3]), np.array([5, 6, 5, 1, 38, 20, 7])

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
@@ -144,6 +145,25 @@ def test_a_stranger_is_answered_and_an_event_changes_the_answer(engine: Engine) 
     history = engine.profiles.history("stranger", 1)
     assert [(past.item_id, past.event_type) for past in history] == [("garden-4", "purchase")]
     assert history[0].title == "north hose reel garden"
+
+
+def test_what_others_took_with_it_comes_next(versions: dict[int, Version]) -> None:
+    model = replace(builders.MODEL, late_covisits=8.0)
+    manifest = replace(versions[1].manifest, config={"model": asdict(model)})
+    engine = Engine(replace(builders.FEATURES, covisits=5), ServingConfig(popularity_s=1e-9))
+    update(engine, ITEMS, *shop.items())
+    engine.swap(Version(versions[1].tensors, versions[1].rows, manifest))
+    update(engine, EVENTS, bought("ann", "tea-1"))
+    before = ask(engine, "ann", num=48, explain=True, ts=LATER_MS)
+    assert {item.explain["recall.covisits"] for item in before.items if item.explain} == {0.0}
+    for user in ("bob", "cid"):
+        update(engine, EVENTS, bought(user, "tea-1"), bought(user, "paper-7"))
+    after = ask(engine, "ann", num=48, explain=True, ts=LATER_MS)
+    assert ids(after)[0] == "paper-7" != ids(before)[0]
+    found = {item.item_id: item.explain["recall.covisits"] for item in after.items if item.explain}
+    # both companions of tea-1, divided by their root, and by its count of two
+    assert found.pop("paper-7") == pytest.approx(8 * np.log1p(10 * 2 / 2**0.5 / 3**0.25), rel=1e-4)
+    assert set(found.values()) == {0.0}
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
