@@ -111,9 +111,9 @@ def _places(sequences: Sequences, new: NewTokens) -> Int64:
 
 
 def _in_order(start: Int64, arrived: Int64) -> Bool:
-    """Return which tokens arrived before all later ones of their user, who has a slice of `start`.
+    """Return which tokens arrived before all that stand after them in their user's sequence.
 
-    Places are in the order of (ts, arrival), so what came first to a later place was in time.
+    Tokens stand in the order of (ts, arrival): where a later one had arrived before, this was late.
     """
     owner = np.repeat(np.arange(len(start) - 1), np.diff(start))
     key = owner * (len(arrived) + 1) + arrived
@@ -190,8 +190,8 @@ class Covisits(Part):
     def supports(self, histories: Sequence[History], popularity: Float32) -> Float32 | None:
         """Return `support` of each of several people, float32 [Q, N], or None."""
         found = [self.support(history.item, popularity) for history in histories]
-        some = [each for each in found if each is not None]
-        return np.stack(some) if some else None
+        known = [support for support in found if support is not None]
+        return np.stack(known) if known else None
 
     def copy(self) -> "Covisits":
         """Return what is remembered now, apart from what comes."""
