@@ -83,7 +83,7 @@ class Hybrid:
         self._items, self._raw, self._passes, self._ordered = items, raw, passes, ordered
         self._studies = passes > 1 or start is not None
         self.unit, self.losses = "pass" if self._studies else "window", list[float]()
-        self._state = FeatureState(features)
+        self._state = FeatureState(replace(features, covisits=0))  # they only answer
         self._learner = Learner(config.model, config.learner, encoder=encoder)
         self._learner.observe(items, raw)
         if start is not None:
