@@ -93,6 +93,8 @@ class MultiTaskModel(nn.Module):
 
         `own` [U] scales a (0 drops the id).
         """
+        if items.vector is not None and self.config.click_inputs == "vectors":
+            return items.vector, items.vector  # nobody asks what a text alone gives
         kind = self.tower(items.text)[items.text_of].to(items.id.dtype)  # under autocast it is not
         if items.vector is not None:
             return items.vector, kind

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +11,10 @@ from torch.nn import functional
 
 from ray_rec.errors import ModelError
 from ray_rec.features.histories import History
-from ray_rec.features.responses import group_codes, rates
 from ray_rec.model.config import ModelConfig
-from ray_rec.model.items import ItemSlice, own_share
+from ray_rec.model.items import ItemSlice
 from ray_rec.model.recommender import MultiTaskModel, ShownItems, View
+from ray_rec.model.served import ServedItems
 from ray_rec.model.text import Whitening
 from ray_rec.model.view import Queries
 
@@ -23,21 +22,6 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
 MODEL, ITEMS, WHITENING = "model.", "items.", "whitening."
-
-_BY_ROW = ("vector", "share", "price", "text_row", "groups", "responses")
-_CHUNK_TEXTS = 1024
-"""Texts go through the tower in pieces that stay in the processor's cache."""
-
-
-@dataclass(frozen=True)
-class _Tables:
-    vector: Tensor  # [N, d]
-    share: Tensor  # [N]
-    price: Tensor  # [N]
-    text_row: Tensor  # int64 [N]
-    groups: Tensor  # int64 [N, 2]
-    responses: Tensor  # [N, 1+O]
-    text: Tensor  # whitened [T, text_dim]
 
 
 @dataclass(frozen=True)
@@ -59,8 +43,8 @@ class Servable:
     those of `covisits` as in nobody's company.
     """
 
-    def __init__(self, model: MultiTaskModel, whitening: Whitening, tables: _Tables) -> None:
-        self._model, self._whitening, self._tables = model, whitening, tables
+    def __init__(self, model: MultiTaskModel, whitening: Whitening, items: ServedItems) -> None:
+        self._model, self._whitening, self._items = model, whitening, items
 
     @classmethod
     def from_tensors(
@@ -76,34 +60,20 @@ class Servable:
         model = MultiTaskModel(config).eval()
         try:
             model.load_state_dict(tensors_under(tensors, MODEL))
-            items, white = tensors_under(tensors, ITEMS), tensors_under(tensors, WHITENING)
-            if rows is not None:
-                items = _only(items, rows)
+            white = tensors_under(tensors, WHITENING)
             whitening = Whitening(white["mean"], white["projection"])
-            share = own_share(items["count"], config.id_prior)
-            with torch.inference_mode():
-                parts = torch.split(items["text"], _CHUNK_TEXTS)
-                text = torch.cat([model.tower(part) for part in parts])
-                vector = torch.lerp(text[items["text_row"]], items["id"], share[:, None])
-            kept = {name: items[name] for name in ("price", "text_row", "groups", "responses")}
-            tables = _Tables(vector, share, **kept, text=items["text"])
+            items = ServedItems.of(model, tensors_under(tensors, ITEMS), rows)
         except (KeyError, RuntimeError) as error:
             raise ModelError(
                 f"the tensors do not fit the model's configuration ({error}); "
                 "use the configuration in the version's manifest"
             ) from error
-        return cls(model, whitening, tables)
-
-    @cached_property
-    def _rates(self) -> Float32:
-        """Rates of all items, [N, F], made when clicks are first asked about."""
-        codes = group_codes(self._tables.groups.numpy())
-        return rates(self._tables.responses.double().numpy(), codes, slice(None))
+        return cls(model, whitening, items)
 
     @property
     def num_items(self) -> int:
         """Items N that this can score."""
-        return len(self._tables.vector)
+        return len(self._items)
 
     @property
     def raw_dim(self) -> int:
@@ -121,18 +91,10 @@ class Servable:
         index = torch.from_numpy(rows)
         if torch.equal(index, torch.arange(self.num_items)):
             return self
-        cold = torch.nonzero(index < 0)[:, 0]
-        tables, taken = self._tables, index.clamp(min=0)
         white = self._whitening.apply(torch.from_numpy(raw))
-        columns = {name: getattr(tables, name).index_select(0, taken) for name in _BY_ROW}
-        columns["vector"][cold] = self._model.tower(white)
-        columns["share"][cold] = 0.0
-        columns["price"][cold] = torch.nan
-        columns["groups"][cold] = torch.from_numpy(groups)
-        columns["responses"][cold] = 0.0
-        columns["text_row"][cold] = len(tables.text) + torch.arange(len(white))
-        text = torch.cat([tables.text, white]) if len(white) else tables.text
-        return Servable(self._model, self._whitening, _Tables(**columns, text=text))
+        vector = self._model.tower(white)
+        items = self._items.permuted(index, vector, white, torch.from_numpy(groups))
+        return Servable(self._model, self._whitening, items)
 
     def recall(
         self,
@@ -178,26 +140,26 @@ class Servable:
         words: Float32 | None = None,
     ) -> dict[str, Tensor]:
         """Return the parts of the recall scores, each [Q, N] of its own but popularity, [1, N]."""
-        tables, head = self._tables, self._model.recall
+        items, head = self._items, self._model.recall
         view, rows, _ = self._view(histories, at_ms, np.zeros(0, np.int64))
         known = known_popularity(popularity, self.num_items)
         own, item = view.own, rows[view.own.item]
         repeat = torch.zeros(len(histories), self.num_items)
         habits = self._model.habits(view, own.query, own.item)
         repeat[own.query, item] = head.repeats(own.values, known[item], habits)
-        taste = head.taste(view.user) @ tables.vector.T
+        taste = head.taste(view.user) @ items.vector.T
         if head.tastes_new:
             taste[own.query, item] = 0.0
         profile = head.profile(view.text_last, view.text_mean)
         if words is not None:
             unit = functional.normalize(self._whitening.apply(torch.from_numpy(words[None])))
             profile = head.profile(unit, unit)
-        profile = profile * tables.text.shape[1] ** -0.5
-        alike = (profile @ tables.text.T).index_select(1, tables.text_row)
+        profile = profile * items.text.shape[1] ** -0.5
+        alike = (profile @ items.text.T).index_select(1, items.text_row)
         parts = {
             "taste": taste,
             "popularity": head.popular(known)[None],
-            "text": alike.mul_(head.emphasis(tables.share)),
+            "text": alike.mul_(head.emphasis(items.share)),
             "repeat": repeat,
         }
         if covisits is not None:
@@ -221,7 +183,7 @@ class Servable:
             query=np.zeros(len(candidates), np.int64),
             item=candidates,
             popularity=known_popularity(popularity, self.num_items)[candidates].numpy(),
-            rates=self._rates[candidates],
+            rates=self._rates(candidates),
             placement=np.zeros_like(candidates) if placement is None else placement,
         )
         return self.click_batch([history], np.array([at_ms]), shown)
@@ -262,35 +224,22 @@ class Servable:
             moment=torch.zeros(len(histories), dtype=torch.int64),
         )
         index = torch.from_numpy(rows)
-        items = self._slice(index)
+        items = self._items.slice(index)
         return self._model.view(items, queries), index, items
 
-    def _slice(self, rows: Tensor) -> ItemSlice:
-        tables = self._tables
-        return ItemSlice(
-            id=tables.vector[rows],
-            share=tables.share[rows],
-            text=tables.text[tables.text_row[rows]],
-            text_of=torch.arange(len(rows)),
-            popularity=tables.vector.new_zeros(1, len(rows), 0),  # both heads are given theirs
-            price=tables.price[rows],
-            groups=tables.groups[rows],
-            vector=tables.vector[rows],
-        )
+    def _rates(self, candidates: Int64) -> Float32:
+        """Return what is known of the responses to items, [K, F]; nothing where nobody asks."""
+        if self._model.config.click_inputs == "vectors":
+            return np.zeros((len(candidates), 0), np.float32)
+        return self._items.rates[candidates]
 
     @torch.inference_mode()
     def similarity(self, row: int) -> Float32:
         """Return the cosine of every item's vector with one item's, float32 [N]."""
-        vector = self._tables.vector
+        vector = self._items.vector
         dot = vector @ functional.normalize(vector[row], dim=0)
         cosine: Float32 = (dot / torch.linalg.vector_norm(vector, dim=1).clamp(min=1e-12)).numpy()
         return cosine
-
-
-def _only(items: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-    """Return the item tables of some rows, each with a text of its own."""
-    out = {name: table[rows] for name, table in items.items() if name != "text"}
-    return {**out, "text": items["text"][out["text_row"]], "text_row": torch.arange(len(rows))}
 
 
 def known_popularity(popularity: Float32, num_items: int) -> Tensor:
