@@ -24,34 +24,10 @@ from ray_rec.model.losses import (
     softmax_loss,
     without,
 )
+from ray_rec.model.step import ShownItems, Step
 from ray_rec.model.trunk import Trunk
 from ray_rec.model.view import Alike, Pairs, Queries, own_items, pieces
 from ray_rec.model.weights import TaskWeights
-
-
-@dataclass(frozen=True)
-class ShownItems:
-    """Items shown to queries: what is known of them is of the moment they were shown."""
-
-    query: Tensor  # int64 [S] -> Q
-    item: Tensor  # int64 [S]
-    popularity: Tensor  # [S, H] log counts
-    rates: Tensor  # [S, F] of `responses.rates`
-    placement: Tensor  # int64 [S] code, 0 where not told
-    position: Tensor | None = None  # int64 [S] from 1, None when serving
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step's rows: queries, recall targets, shown items and the step's negatives."""
-
-    queries: Queries
-    target_query: Tensor  # int64 [T]
-    target: Tensor  # int64 [T]
-    shown: ShownItems
-    shown_labels: Tensor  # [S, O]
-    negative: Tensor  # int64 [C], distinct
-    log_chance: Tensor  # [C] of being drawn; all zero when the negatives are the whole catalogue
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from ray_rec.errors import ModelError
 from ray_rec.features.histories import History
 from ray_rec.model.config import ModelConfig
 from ray_rec.model.items import ItemSlice
-from ray_rec.model.recommender import MultiTaskModel, ShownItems, View
+from ray_rec.model.recommender import MultiTaskModel, View
 from ray_rec.model.served import ServedItems
+from ray_rec.model.step import ShownItems
 from ray_rec.model.text import Whitening
 from ray_rec.model.view import Queries
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ray_rec.features.arrays import arrow
 from ray_rec.features.examples import Batch, collate, row_keys
-from ray_rec.model.recommender import ShownItems, Step
+from ray_rec.model.step import ShownItems, Step
 from ray_rec.model.view import Queries
 from ray_rec.training.moments import Moments
 from ray_rec.training.negatives import Draw

@@ -9,7 +9,8 @@ import torch
 from ray_rec.features.responses import num_rates
 from ray_rec.model.config import ModelConfig
 from ray_rec.model.items import ItemSlice, ItemTable, own_share
-from ray_rec.model.recommender import MultiTaskModel, ShownItems, Step
+from ray_rec.model.recommender import MultiTaskModel
+from ray_rec.model.step import ShownItems, Step
 from ray_rec.model.view import Queries
 from tests.model import toy
 

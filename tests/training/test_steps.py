@@ -5,7 +5,7 @@ import torch
 
 from ray_rec.features.examples import collate
 from ray_rec.features.sequence_augment import MASKED
-from ray_rec.model.recommender import Step
+from ray_rec.model.step import Step
 from ray_rec.training.moments import Moments
 from ray_rec.training.negatives import Draw
 from ray_rec.training.steps import make_step
