@@ -26,6 +26,7 @@ from ray_rec.evaluation.asking.stretch import moment_ms
 from ray_rec.evaluation.evaluate import evaluate
 from ray_rec.evaluation.options import EvaluateOptions
 from ray_rec.evaluation.reports.evaluation import write_evaluation
+from ray_rec.evaluation.reports.summary import BASELINE
 from ray_rec.events.schema import EVENTS
 from ray_rec.log.base import create_standard_topics, open_log
 
@@ -145,7 +146,10 @@ def _page(found: Sequence[tuple[Row, Row]]) -> Iterator[str]:
 
 
 def _table(report: Row) -> Iterator[str]:
-    """Yield a table: each metric with its standard error, then HR@10 by times learned."""
+    """Yield a table: each metric with its standard error, then HR@10 by times learned.
+
+    Below it stands by how much the first model is above what it was to be compared with.
+    """
     metrics = [m for m in _SAID if m in next(iter(report["recall"].values()))]
     buckets = report["by_times_seen"]
     yield "| model | " + " | ".join([*metrics, *(f"hr, learned {name}" for name in buckets)]) + " |"
@@ -154,6 +158,12 @@ def _table(report: Row) -> Iterator[str]:
         cells = [f"{values[m]['value']:.4f} ± {values[m]['error']:.4f}" for m in metrics]
         cells += [_share(found, model) for found in buckets.values()]
         yield f"| {model} | " + " | ".join(cells) + " |"
+    first = next(iter(report["recall"]))
+    for reference in report["references"]:
+        if reference not in (BASELINE, first):
+            over = report[f"above_{reference}"][first]
+            told = ", ".join(f"{metric} {_interval(over[metric])}" for metric in metrics)
+            yield f"\n`{first}` above `{reference}`, 95 % over users: {told}."
 
 
 def _clicks(report: Row) -> Iterator[str]:

@@ -16,7 +16,8 @@ name = "tiny"
 title = "Three shoppers"
 data = "tea"
 protocol = "leave-one-out"
-models = ["popularity"]
+models = ["popularity", "random"]
+references = ["random"]
 """
 MARK = "<!-- tables: python -m benchmarks.quality -->"
 TAKEN = {"ann": (0, 1, 2), "bob": (0, 2, 1), "cem": (0, 3, 1)}
@@ -69,8 +70,10 @@ def test_a_row_is_measured_once_and_its_table_takes_the_place_of_the_old_one(
     assert "3 questions of 3 users among 12 items" in page[6]
     # Each target is level with one other item and behind none that its shopper may still take:
     # rank 1.5, so NDCG 1 / log2(2.5) and a reciprocal rank of 2/3.
-    cells = [cell.split(" ±")[0].strip() for cell in page[-1].split("|")[1:-1]]
+    (row,) = (line for line in page if line.startswith("| popularity"))
+    cells = [cell.split(" ±")[0].strip() for cell in row.split("|")[1:-1]]
     assert cells[:5] == ["popularity", "1.0000", "0.7565", "1.0000", "0.6667"]
+    assert page[-1].startswith("`popularity` above `random`, 95 % over users: hr@10 +")
 
     kept = (measure.place / "KEPT" / "tiny.json").read_text()
     assert json.loads(kept)["queries"] == 3
