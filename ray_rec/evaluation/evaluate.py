@@ -1,7 +1,7 @@
 """Models side by side on a log, by one of several protocols; the same function for all commands."""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,8 @@ from ray_rec.config import RunConfig
 from ray_rec.evaluation.asking.logged import Logged, read_log
 from ray_rec.evaluation.asking.splits import Split
 from ray_rec.evaluation.backtest import backtest
-from ray_rec.evaluation.clicks.offline import judge_clicks
-from ray_rec.evaluation.clicks.shown import read_shown
+from ray_rec.evaluation.clicks.offline import judge_clicks, over_seeds
+from ray_rec.evaluation.clicks.shown import Shown, read_shown
 from ray_rec.evaluation.clicks.streamed import CLICK_HEAD, streamed
 from ray_rec.evaluation.metrics.catalogue import word_vectors
 from ray_rec.evaluation.offline import Progress
@@ -22,6 +22,7 @@ from ray_rec.evaluation.rankers.models import Makings, make
 from ray_rec.evaluation.reports.provenance import commit, machine
 from ray_rec.evaluation.reports.trials import described, listed
 from ray_rec.evaluation.trials import ALL, NEW, Trials, divide, put
+from ray_rec.features.arrays import Float32
 from ray_rec.features.examples import WINDOW_ITEMS_SCHEMA
 from ray_rec.log.base import open_log
 
@@ -80,25 +81,35 @@ def _replayed(
 
 
 def _clicks(logged: Logged, config: RunConfig, options: EvaluateOptions) -> dict[str, Any]:
+    """Judge click models under each seed; see `over_seeds`."""
     if not options.click_models:
         return {}
     shown = read_shown(logged.tables, logged.window, config)
-    said = {}
-    if CLICK_HEAD in options.click_models:
-        begin_ms = options.time.begin_ms(shown.ts)
-        with open_log(config.log) as log:
-            stretch = (options.passes, options.start, options.end)
-            said[CLICK_HEAD] = streamed(log, config, shown, begin_ms, *stretch)
-    return judge_clicks(
-        shown,
-        config.features.outcome_types,
-        [name for name in options.click_models if name != CLICK_HEAD],
-        options.time,
-        config.learner.seed,
-        options.select,
-        options.importance,
-        said,
-    )
+    others = [name for name in options.click_models if name != CLICK_HEAD]
+    found = []
+    for seed in options.seeds or (config.learner.seed,):
+        own = replace(config, learner=replace(config.learner, seed=seed))
+        said = _said(shown, own, options) if CLICK_HEAD in options.click_models else {}
+        found.append(
+            judge_clicks(
+                shown,
+                config.features.outcome_types,
+                others,
+                options.time,
+                seed,
+                options.select,
+                options.importance,
+                said,
+            )
+        )
+    return over_seeds(found)
+
+
+def _said(shown: Shown, config: RunConfig, options: EvaluateOptions) -> dict[str, Float32]:
+    begin_ms = options.time.begin_ms(shown.ts)
+    stretch = (options.passes, options.start, options.end)
+    with open_log(config.log) as log:
+        return {CLICK_HEAD: streamed(log, config, shown, begin_ms, *stretch)}
 
 
 def _described(

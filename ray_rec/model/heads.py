@@ -16,6 +16,8 @@ from ray_rec.model.config import ModelConfig
 from ray_rec.model.view import REPEAT_DAYS
 
 _PLACEMENT_DIM = 8
+_LEVELS = (0.1, 0.3, 0.5, 0.7, 1.0, 1.4, 1.8, 2.4, 3.0, 4.0)
+"""Of log counts: from none to one makes a greater difference than from ten to twenty."""
 
 
 class RecallHead(nn.Module):
@@ -124,8 +126,19 @@ def num_numbers(config: ModelConfig) -> int:
     plain = config.num_horizons + len(REPEAT_DAYS) + 2 + 2  # likenesses; price, and whether known
     if config.click_inputs == "vectors":
         return plain + 1  # the share of the own vector
+    plain += len(_LEVELS) * config.num_horizons
     more = num_rates(config.num_outcomes) + 3 * len(REPEAT_DAYS)  # had in all, of text, of category
     return plain + more + _PLACEMENT_DIM
+
+
+def by_levels(popularity: Tensor) -> Tensor:
+    """Return log counts [S, H] with how far each is above several levels, up to 1, [S, H·(1+K)].
+
+    A line that may bend at each of K levels (the piecewise linear encoding of Gorishniy et al. 2022
+    with fixed bounds): what few sales of a rare item tell is no longer drowned by what many do.
+    """
+    above = popularity[:, :, None] - popularity.new_tensor(_LEVELS)
+    return torch.cat([popularity, above.clamp(0.0, 1.0).flatten(1)], dim=1)
 
 
 class Placement(nn.Module):

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from ray_rec.model.calibration import Calibration
 from ray_rec.model.config import ModelConfig
-from ray_rec.model.heads import ClickHead, RecallHead, ShownFeatures
+from ray_rec.model.heads import ClickHead, RecallHead, ShownFeatures, by_levels
 from ray_rec.model.items import ItemSlice
 from ray_rec.model.losses import (
     LossSums,
@@ -208,7 +208,7 @@ class MultiTaskModel(nn.Module):
         by_rates = self.config.click_inputs == "rates"
         known = view.kind if by_rates else view.vector
         numbers = [
-            shown.popularity,
+            by_levels(shown.popularity) if by_rates else shown.popularity,
             (view.text_last[query] * text).sum(1, keepdim=True),
             (view.text_mean[query] * text).sum(1, keepdim=True),
             view.own.look_up(query, item),

@@ -243,6 +243,17 @@ def test_the_click_head_is_judged_beside_the_others(config: RunConfig) -> None:
     assert found["calibration"][CLICK_HEAD]["rows"]
 
 
+def test_of_several_seeds_the_means_are_shown(config: RunConfig) -> None:
+    def area(*seeds: int) -> float:
+        options = EvaluateOptions(models=("popularity", CLICK_HEAD), seeds=seeds)
+        found: float = evaluate(config, options)["clicks"]["purchase"]["auc"][CLICK_HEAD]["value"]
+        return found
+
+    first, second = area(0), area(1)
+    assert first != second
+    assert area(0, 1) == pytest.approx((first + second) / 2)
+
+
 @pytest.mark.parametrize("passes", [1, 2])
 def test_the_click_head_says_nothing_of_what_it_learned(config: RunConfig, passes: int) -> None:
     with open_log(config.log) as log:

@@ -7,7 +7,7 @@ import torch
 
 from ray_rec.errors import ConfigError
 from ray_rec.model.config import ModelConfig
-from ray_rec.model.heads import RecallHead, num_habits
+from ray_rec.model.heads import RecallHead, by_levels, num_habits
 from tests.model import toy
 
 COUNTS = torch.tensor([[1.0, 0.5, 0.0], [2.0, 0.0, 0.5]])
@@ -56,3 +56,11 @@ def test_nothing_repeated_is_judged() -> None:
 def test_a_layer_has_no_fewer_than_no_units() -> None:
     with pytest.raises(ConfigError, match=r"model\.repeat_units is -1; it must not be negative"):
         ModelConfig(repeat_units=-1)
+
+
+def test_log_counts_are_told_apart_at_several_levels() -> None:
+    made = by_levels(torch.tensor([[0.0, 0.4], [2.0, 9.0]]))
+    none, few = [0.0] * 10, [0.3, 0.1] + [0.0] * 8  # above .1 and .3 of .1 .3 .5 .7 1 1.4 …
+    some = [1.0, 1.0, 1.0, 1.0, 1.0, 0.6, 0.2, 0.0, 0.0, 0.0]
+    expected = torch.tensor([[0.0, 0.4, *none, *few], [2.0, 9.0, *some, *[1.0] * 10]])
+    torch.testing.assert_close(made, expected)

@@ -78,6 +78,23 @@ def judge_clicks(
     return out
 
 
+def over_seeds(found: Sequence[Plain]) -> Plain:
+    """Return one report of several seeds: means of all numbers, curves and counts of the first.
+
+    Errors and intervals are over users; the mean of each seed's tells how sure one training is.
+
+    >>> over_seeds([{"rows": 9, "auc": {"value": 0.5}}, {"rows": 9, "auc": {"value": 1.0}}])
+    {'rows': 9, 'auc': {'value': 0.75}}
+    """
+    return {key: _over([one[key] for one in found]) for key in found[0]}
+
+
+def _over(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], dict):
+        return over_seeds(values)
+    return float(np.mean(values)) if isinstance(values[0], float) else values[0]
+
+
 def _fitted(name: str, table: Table, labels: AnyArray, learned: Bool, seed: int) -> ClickModel:
     model = CLICK_MODELS[name](seed)
     model.fit(table.names, table.values[learned], labels[learned])
