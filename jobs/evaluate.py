@@ -18,8 +18,8 @@ from ray_rec.config import load_config
 from ray_rec.evaluation.asking.splits import TimeOptions
 from ray_rec.evaluation.asking.stretch import moment_ms
 from ray_rec.evaluation.evaluate import evaluate
-from ray_rec.evaluation.options import EvaluateOptions, Protocol, seeds_of
-from ray_rec.evaluation.rankers.models import MODELS, QUICK
+from ray_rec.evaluation.options import EvaluateOptions, Protocol, quick_models, seeds_of
+from ray_rec.evaluation.rankers.models import MODELS
 from ray_rec.evaluation.reports.evaluation import write_evaluation
 
 
@@ -28,9 +28,10 @@ def main() -> int:
     given = _arguments()
     overrides = [*given.set, *([f"log={given.log}"] if given.log else [])]
     at_ms = moment_ms(given.split_at) if given.split_at else None
+    models = tuple(given.models.split(",")) if given.models else quick_models(given.protocol)
     options = EvaluateOptions(
         protocol=given.protocol,
-        models=tuple(given.models.split(",")),
+        models=models,
         seeds=seeds_of(given.seeds),
         references=tuple(given.references.split(",")) if given.references else (),
         repeats=given.repeats,
@@ -38,6 +39,7 @@ def main() -> int:
         max_queries=given.max_queries,
         select=tuple(given.select.split(",")) if given.select else (),
         importance=given.importance,
+        clip=given.clip,
         start=given.start,
         end=given.end,
         time=TimeOptions(given.quantile, given.last_only, given.same_time, at_ms),
@@ -54,7 +56,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--log", help="URL of the log, instead of the configuration's")
     parser.add_argument("--out", type=Path, default=Path("var/evaluation"), help="folder to write")
     parser.add_argument("--protocol", choices=get_args(Protocol), default="global-time")
-    parser.add_argument("--models", default=",".join(QUICK), help=f"out of {', '.join(MODELS)}")
+    parser.add_argument("--models", help=f"out of {', '.join(MODELS)}; else quick ones")
     parser.add_argument("--seeds", help="by comma: of models that draw at random")
     parser.add_argument("--references", help="models that others are set against")
     parser.add_argument("--repeats", action="store_true", help="items may be recommended again")
@@ -66,6 +68,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--max-queries", type=int, default=0, help="questions asked (0: all)")
     parser.add_argument("--select", help="features of click models, by comma; else all")
     parser.add_argument("--importance", action="store_true", help="what AUC each feature gives")
+    parser.add_argument("--clip", type=float, help="off-policy: no weight counts for more")
     parser.add_argument("--from", dest="start", metavar="PLACE", help="where to begin")
     parser.add_argument("--until", dest="end", metavar="PLACE", help="where to end")
     return parser.parse_args()

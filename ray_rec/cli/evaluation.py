@@ -20,7 +20,14 @@ from ray_rec.cli.options import (
 def evaluate(
     log: Annotated[str | None, typer.Option(help="Log URL; else the run's log.")] = None,
     protocol: Annotated[
-        Literal["prequential", "global-time", "leave-one-out", "item-holdout", "next-basket"],
+        Literal[
+            "prequential",
+            "global-time",
+            "leave-one-out",
+            "item-holdout",
+            "next-basket",
+            "off-policy",
+        ],
         typer.Option(help="What is learned and what is asked."),
     ] = "global-time",
     models: Annotated[
@@ -60,6 +67,9 @@ def evaluate(
     importance: Annotated[
         bool, typer.Option("--importance", help="What AUC the first click model has from each.")
     ] = False,
+    clip: Annotated[
+        float | None, typer.Option(help="Off-policy: no weight counts for more; else all as is.")
+    ] = None,
     start: Start = None,
     end: End = None,
     config: ConfigFile = None,
@@ -71,13 +81,12 @@ def evaluate(
     from ray_rec.evaluation.asking.splits import TimeOptions
     from ray_rec.evaluation.asking.stretch import moment_ms
     from ray_rec.evaluation.evaluate import evaluate as run_evaluation
-    from ray_rec.evaluation.options import EvaluateOptions, seeds_of
-    from ray_rec.evaluation.rankers.models import QUICK
+    from ray_rec.evaluation.options import EvaluateOptions, quick_models, seeds_of
     from ray_rec.evaluation.reports.evaluation import write_evaluation
 
     options = EvaluateOptions(
         protocol=protocol,
-        models=QUICK if models is None else tuple(models.split(",")),
+        models=quick_models(protocol) if models is None else tuple(models.split(",")),
         seeds=seeds_of(seeds),
         references=() if references is None else tuple(references.split(",")),
         repeats=repeats,
@@ -85,6 +94,7 @@ def evaluate(
         max_queries=max_queries,
         select=tuple(select.split(",")) if select else (),
         importance=importance,
+        clip=clip,
         start=start,
         end=end,
         time=TimeOptions(quantile, last_only, same_time, moment_ms(split_at) if split_at else None),

@@ -12,6 +12,7 @@ from ray_rec.evaluation.asking.logged import Logged, read_log
 from ray_rec.evaluation.asking.splits import Split
 from ray_rec.evaluation.backtest import backtest
 from ray_rec.evaluation.clicks.offline import judge_clicks, over_seeds
+from ray_rec.evaluation.clicks.policies import PolicyOptions, value_policies
 from ray_rec.evaluation.clicks.shown import Shown, read_shown
 from ray_rec.evaluation.clicks.streamed import CLICK_HEAD, streamed
 from ray_rec.evaluation.metrics.catalogue import word_vectors
@@ -32,7 +33,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Read the log, split it, fit and rank; return the report as JSON types.
 
-    The protocol `prequential` is a backtest beside the models named: see there.
+    The protocol `prequential` is a backtest beside the models named, `off-policy` the value of
+    policies: see there.
 
     Raises:
         LogError: the log does not answer, or lacks topics.
@@ -45,13 +47,11 @@ def evaluate(
     torch.set_num_threads(config.training.torch_threads)
     with clock.stage("read"), open_log(config.log) as log:
         logged = read_log(log, config, options.start, options.end)
-    split = divide(logged.events, options)
-    with clock.stage("fit and rank"):
-        trials = put(split, config, logged.items, options, progress)
-    with clock.stage("summary"):
-        found = _described(split, trials, logged, options, config.learner.seed)
-    with clock.stage("clicks"):
-        found["clicks"] = _clicks(logged, config, options)
+    if options.is_off_policy:
+        with clock.stage("policies"):
+            found = _policies(logged, config, options)
+    else:
+        found = _compared(logged, config, options, clock, progress)
     return found | {
         "options": asdict(options),
         "config": config.to_dict(),
@@ -63,6 +63,32 @@ def evaluate(
         "duration_s": round(time.perf_counter() - began, 2),
         "stages_s": {name: round(spent, 2) for name, spent in clock.spent.items()},
     }
+
+
+def _compared(
+    logged: Logged,
+    config: RunConfig,
+    options: EvaluateOptions,
+    clock: Clock,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    split = divide(logged.events, options)
+    with clock.stage("fit and rank"):
+        trials = put(split, config, logged.items, options, progress)
+    with clock.stage("summary"):
+        found = _described(split, trials, logged, options, config.learner.seed)
+    with clock.stage("clicks"):
+        found["clicks"] = _clicks(logged, config, options)
+    return found
+
+
+def _policies(logged: Logged, config: RunConfig, options: EvaluateOptions) -> dict[str, Any]:
+    shown = read_shown(logged.tables, logged.window, config)
+    how = PolicyOptions(
+        options.models, options.select, options.clip, options.max_queries, config.learner.seed
+    )
+    found = value_policies(shown, config.features.outcome_types, options.time, how)
+    return {"protocol": options.protocol, "policies": found}
 
 
 def _replayed(

@@ -9,11 +9,13 @@ from ray_rec.evaluation.clicks.models import CLICK_MODELS as FITTED
 from ray_rec.evaluation.clicks.streamed import CLICK_HEAD
 from ray_rec.evaluation.prequential import MODEL
 from ray_rec.evaluation.rankers.models import MODELS, QUICK, STREAMING, check_names
-from ray_rec.evaluation.reports.summary import BASELINE
+from ray_rec.evaluation.reports.summary import BASELINE, PRIOR
 
 CLICK_MODELS = (CLICK_HEAD, *FITTED)
 
-Protocol = Literal["prequential", "global-time", "leave-one-out", "item-holdout", "next-basket"]
+Protocol = Literal[
+    "prequential", "global-time", "leave-one-out", "item-holdout", "next-basket", "off-policy"
+]
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,9 @@ class EvaluateOptions:
     `seeds` are what the models that draw at random are fitted with, each anew (none: the seed of
     the run's configuration); a replay takes one. `references` are models that the others are set
     against beside popularity.
+
+    `off-policy` values policies instead: its models are click models, and no weight counts for more
+    than `clip` (none: all as they are).
     """
 
     protocol: Protocol = "global-time"
@@ -44,6 +49,7 @@ class EvaluateOptions:
     cutoff: int = 10
     select: tuple[str, ...] = ()
     importance: bool = False
+    clip: float | None = None
     start: str | None = None
     end: str | None = None
     time: TimeOptions = field(default_factory=TimeOptions)
@@ -68,12 +74,19 @@ class EvaluateOptions:
     def _known(self) -> tuple[str, ...]:
         if self.is_prequential:
             return MODEL, *STREAMING
+        if self.is_off_policy:
+            return (*FITTED,)
         return (*MODELS, *CLICK_MODELS) if self.protocol == "global-time" else (*MODELS,)
 
     @property
     def is_prequential(self) -> bool:
         """Whether the log is replayed, each window tested before it is learned."""
         return self.protocol == "prequential"
+
+    @property
+    def is_off_policy(self) -> bool:
+        """Whether policies are valued by what was shown, instead of models by what was taken."""
+        return self.protocol == "off-policy"
 
     @property
     def is_ordered(self) -> bool:
@@ -100,6 +113,11 @@ class EvaluateOptions:
     def click_models(self) -> tuple[str, ...]:
         """The models of whether what is shown is taken."""
         return tuple(name for name in self.models if name in CLICK_MODELS)
+
+
+def quick_models(protocol: str) -> tuple[str, ...]:
+    """Return the models of a protocol where none are named."""
+    return (PRIOR,) if protocol == "off-policy" else QUICK
 
 
 def seeds_of(text: str | None) -> tuple[int, ...]:

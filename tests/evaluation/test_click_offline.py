@@ -14,10 +14,11 @@ from ray_rec.errors import ConfigError, DataError
 from ray_rec.evaluation.asking.logged import read_log
 from ray_rec.evaluation.asking.questions import Interactions
 from ray_rec.evaluation.asking.splits import TimeOptions
+from ray_rec.evaluation.clicks.features import KEYS, NEVER_DAYS, click_table
 from ray_rec.evaluation.clicks.importance import importance
 from ray_rec.evaluation.clicks.models import CLICK_MODELS, ItemRate
 from ray_rec.evaluation.clicks.offline import judge_clicks
-from ray_rec.evaluation.clicks.shown import KEYS, NEVER_DAYS, Shown, click_table, read_shown
+from ray_rec.evaluation.clicks.shown import Shown, read_shown
 from ray_rec.evaluation.clicks.streamed import CLICK_HEAD, streamed
 from ray_rec.evaluation.evaluate import evaluate
 from ray_rec.evaluation.options import EvaluateOptions
@@ -54,7 +55,12 @@ def small() -> Shown:
     (placement,) = columns([0, 1, 0, 0])  # milk in the mailer on day 42
     text = np.array([0, 1], np.int64)
     key = np.arange(4, dtype=np.uint64)
-    return Shown(user, item, ts, position, placement, labels, 2 * DAY, done, category, text, key)
+    return Shown(
+        *(user, item, ts, position, placement, labels, 2 * DAY, done, category, text, key),
+        propensity=np.ones(4),
+        policy=np.zeros(4, np.int64),
+        policies=("test",),
+    )
 
 
 def features(shown: Shown) -> dict[str, list[float]]:
@@ -130,7 +136,12 @@ def many(rows: int = 3_000, users: int = 60, items: int = 30) -> Shown:
     position = np.ones(rows, np.int64)
     kind = np.arange(items) % 2
     key = np.arange(len(user), dtype=np.uint64)
-    return Shown(user, item, ts, position, position, labels, 1_000, none, kind, kind, key)
+    return Shown(
+        *(user, item, ts, position, position, labels, 1_000, none, kind, kind, key),
+        propensity=np.ones(rows),
+        policy=np.zeros(rows, np.int64),
+        policies=("test",),
+    )
 
 
 @pytest.mark.parametrize("name", ["logistic", "lightgbm", "network"])

@@ -7,9 +7,10 @@ import numpy as np
 
 from ray_rec.errors import DataError
 from ray_rec.evaluation.asking.splits import TimeOptions
+from ray_rec.evaluation.clicks.features import Table, click_table
 from ray_rec.evaluation.clicks.importance import importance
 from ray_rec.evaluation.clicks.models import CLICK_MODELS, ClickModel
-from ray_rec.evaluation.clicks.shown import Shown, Table, click_table
+from ray_rec.evaluation.clicks.shown import Shown
 from ray_rec.evaluation.metrics.bootstrap import auc_by_user
 from ray_rec.evaluation.metrics.ranking import auc, calibration, log_loss, user_auc
 from ray_rec.evaluation.reports.summary import PRIOR
@@ -55,11 +56,11 @@ def judge_clicks(
     out: Plain = {}
     for place, outcome in enumerate(outcomes):
         labels = shown.labels[:, place]
-        if not (_has_both(labels[learned]) and _has_both(labels[asked])):
+        if not (has_both(labels[learned]) and has_both(labels[asked])):
             continue
         table = click_table(shown, place, learned)
         tables = {name: table if name == PRIOR else table.only(select) for name in names}
-        fitted = {n: _fitted(n, tables[n], labels, learned, seed) for n in names}
+        fitted = {n: fit(n, tables[n], labels, learned, seed) for n in names}
         fits = {n: fitted[n].predict(tables[n].values[asked]) for n in names}
         made = {name: found[asked, place] for name, found in (said or {}).items()}
         made |= fits
@@ -95,7 +96,8 @@ def _over(values: Sequence[Any]) -> Any:
     return float(np.mean(values)) if isinstance(values[0], float) else values[0]
 
 
-def _fitted(name: str, table: Table, labels: AnyArray, learned: Bool, seed: int) -> ClickModel:
+def fit(name: str, table: Table, labels: AnyArray, learned: Bool, seed: int) -> ClickModel:
+    """Return a model of `CLICK_MODELS` that has learned the `learned` rows of a table."""
     model = CLICK_MODELS[name](seed)
     model.fit(table.names, table.values[learned], labels[learned])
     return model
@@ -135,5 +137,6 @@ def _described(
     }
 
 
-def _has_both(labels: AnyArray) -> bool:
+def has_both(labels: AnyArray) -> bool:
+    """Return whether some labels are 0 and others 1."""
     return bool(len(labels)) and labels.min() < labels.max()

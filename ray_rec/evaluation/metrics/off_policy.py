@@ -18,7 +18,9 @@ from ray_rec.features.arrays import AnyArray, Float64, Int64
 MIN_EFFECTIVE_ROWS = 100
 """Below that an interval rests on a few heavy rows, and is too narrow."""
 
-_TOLERANCE = 1e-4  # what float32 probabilities add up to is 1 within that
+TOLERANCE = 1e-4
+"""What float32 probabilities add up to is 1 within that."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -98,7 +100,7 @@ class Choices:
             raise DataError(f"{len(action)} actions of {n} choices; give one for each")
         _reject("action", action, (action < 0) | (action >= num_actions), "none of `policy`")
         total = policy.sum(axis=1)
-        _reject("sum of policy", total, ~(np.abs(total - 1) <= _TOLERANCE), "not 1")
+        _reject("sum of policy", total, ~(np.abs(total - 1) <= TOLERANCE), "not 1")
         row = np.arange(n)
         tried = np.bincount(action, minlength=num_actions)
         missing = (tried if logging_policy is None else logging_policy) == 0
@@ -164,7 +166,7 @@ def value(choices: Choices, clip: float | None = None, seed: int = 0) -> Value:
     square = float((weight**2).sum())
     effective = float(weight.sum() ** 2 / square) if square else 0.0
     uncovered = None if choices.uncovered is None else float(choices.uncovered.mean())
-    warnings = _warnings(mean_weight, effective, uncovered)
+    warnings = _warnings(mean_weight, effective, uncovered, bool(earned.any()))
     for warning in warnings:
         _log.warning(warning)
     clipped = float((raw > weight).mean())
@@ -172,7 +174,7 @@ def value(choices: Choices, clip: float | None = None, seed: int = 0) -> Value:
 
 
 def _warnings(
-    mean_weight: Estimate, effective_rows: float, uncovered: float | None
+    mean_weight: Estimate, effective_rows: float, uncovered: float | None, rewarded: bool
 ) -> tuple[str, ...]:
     found = []
     if uncovered:
@@ -180,7 +182,7 @@ def _warnings(
             f"support is missing: {uncovered:.1%} of the policy's choices were never made in the "
             "log; of these IPS, SNIPS and the correction of DR know nothing"
         )
-    if abs(mean_weight.value - 1) > 3 * mean_weight.error + _TOLERANCE:
+    if abs(mean_weight.value - 1) > 3 * mean_weight.error + TOLERANCE:
         found.append(
             f"weights are {mean_weight.value:.3f} ± {mean_weight.error:.3f} on average, more than "
             "three standard errors from the 1 they should be: the log lacks support, or its "
@@ -190,6 +192,11 @@ def _warnings(
         found.append(
             f"weights so unequal that they are worth {effective_rows:.1f} choices: intervals are "
             "too narrow; take more of the log, clip, or value a policy nearer to the log's"
+        )
+    if not rewarded:
+        found.append(
+            "nothing came of any choice that it shares with the log: a value of 0 by IPS and SNIPS "
+            "is no more certain than that, whatever their intervals say"
         )
     return tuple(found)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from ray_rec.evaluation.clicks.offline import RARE
 from ray_rec.evaluation.reports.comparison import comparison, learning, lists
 from ray_rec.evaluation.reports.html import page, table
+from ray_rec.evaluation.reports.policies import policies_headline, policies_html
 from ray_rec.evaluation.reports.report import (
     Plain,
     clicks,
@@ -30,13 +31,16 @@ _ASKED = {
 def write_evaluation(report: Plain, folder: Path) -> Plain:
     """Write both files and return the headline: metrics by model and where the files are."""
     files = write_files(report, evaluation_html(report), folder / "evaluation")
-    return {"protocol": report["protocol"], **headline(report), **files}
+    quoted = policies_headline(report) if "policies" in report else headline(report)
+    return {"protocol": report["protocol"], **quoted, **files}
 
 
 def evaluation_html(report: Plain) -> str:
-    """Return the page of an evaluation; of a prequential one the page of a backtest."""
+    """Return the page of an evaluation; that of a backtest or of policies for such a protocol."""
     if report["protocol"] == "prequential":
         return html(report)
+    if "policies" in report:
+        return policies_html(report)
     ranked = [*comparison(report), lists(report)]
     if "new_to_user" in report:
         ranked += comparison(report["new_to_user"], "Of what is new to them")
