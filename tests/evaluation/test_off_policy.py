@@ -108,6 +108,12 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert (np.abs(covered - 95) <= 6.5).all()
 
 
+def test_a_value_without_any_reward_is_told() -> None:
+    found = value(Choices(np.zeros(500), np.full(500, 0.5), np.full(500, 0.5)))
+    assert (found.ips.low, found.ips.high) == (0, 0)
+    assert "nothing came of any choice" in found.warnings[-1]
+
+
 def test_few_effective_rows_are_told() -> None:
     target = np.append(np.full(999, 0.001), 1.0)
     found = value(Choices(np.ones(1000), np.full(1000, 0.002), target))
@@ -231,6 +237,7 @@ def _uniform(folder: Path, campaign: str) -> tuple[Choices, np.ndarray]:
 def test_open_bandit_as_another_library_values_it(
     shared_data: Path, campaign: str, clip: float | None
 ) -> None:
+    """How obp's numbers were made is said below `REFERENCE` and `MODEL`."""
     found = value(_uniform(shared_data, campaign)[0], clip)
     assert found.dm is not None
     assert found.dr is not None
