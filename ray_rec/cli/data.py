@@ -40,6 +40,9 @@ def import_tables(
         Path | None,
         typer.Argument(help="The same for items; without it items are known by id only."),
     ] = None,
+    exposures: Annotated[
+        Path | None, typer.Option(help="The same for what was shown: a row a shown item.")
+    ] = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Send bad rows to dead-letter, append the others.")
     ] = False,
@@ -54,5 +57,5 @@ def import_tables(
     run = settings(config, overrides)
     with open_log(run.log) as log, progress_bars(as_json) as progress:
         create_standard_topics(log, run.partitions)
-        report = append(log, events, items, progress, skip_bad)
+        report = append(log, events, items, progress, skip_bad, exposures)
     show(report, as_json)

@@ -11,15 +11,26 @@ import msgspec
 from ray_rec.datasets.readers import Row
 from ray_rec.errors import InvalidRecord
 from ray_rec.events.parse import decode_one, encode
-from ray_rec.events.schema import EVENTS, ITEMS, Event, Item, Reason
+from ray_rec.events.schema import (
+    EVENTS,
+    EXPOSURES,
+    ITEMS,
+    Event,
+    ExposedItem,
+    Exposure,
+    Item,
+    Reason,
+)
 
 _IDS = ("event_id", "user_id", "item_id", "session_id", "request_id")
 _EVENT_FIELDS = frozenset(Event.__struct_fields__)
 _FLOATS = ("value", "price", "quantity")
-_NUMBERS = frozenset((*_FLOATS, "ts", "position"))
+_NUMBERS = frozenset((*_FLOATS, "ts", "position", "score", "propensity", "model_version"))
+_SHOWN_FIELDS = frozenset(ExposedItem.__struct_fields__)
+_ANSWER_FIELDS = frozenset(Exposure.__struct_fields__) - {"items", "context"}
 _READ_FIELDS = _EVENT_FIELDS | {"rating"}
 
-T = TypeVar("T", Event, Item)
+T = TypeVar("T", Event, Item, Exposure)
 
 
 def to_event(row: Row, seen: Counter[bytes]) -> Event:
@@ -52,6 +63,43 @@ def to_item(row: Row, default_ts: int) -> Item:
     values.setdefault("ts", default_ts)
     values.setdefault("title", "")
     return _convert(values, Item, ITEMS)
+
+
+def to_exposure(
+    row: Row, answers: dict[tuple[str, str], Exposure], seen: Counter[bytes]
+) -> Exposure | None:
+    """Return the exposure that a shown item begins; None where it joins one of `answers`.
+
+    Rows of one user and request are the items of one answer; a row that names no request is an
+    answer of its own, and `seen` counts equal ones. InvalidRecord names what is wrong, or what
+    differs within an answer.
+    """
+    values = {"policy": "imported", "model_version": 0, **_readable(row)}
+    answer = answers.get((str(values.get("user_id")), str(values.get("request_id"))))
+    place = len(answer.items) + 1 if answer else 1
+    item = {"score": 0.0, "position": place} | {
+        name: _number(value) if name in _NUMBERS else value
+        for name, value in values.items()
+        if name in _SHOWN_FIELDS
+    }
+    answered = {name: value for name, value in values.items() if name in _ANSWER_FIELDS}
+    made = _convert({"request_id": "?", **answered, "items": [item]}, Exposure, EXPOSURES)
+    if "request_id" not in values:
+        made = msgspec.structs.replace(made, request_id=_made_id(made, seen))
+    elif answer is not None:
+        _same_answer(answer, made)
+        answer.items.extend(made.items)
+        return None
+    answers[made.user_id, made.request_id] = made
+    return made
+
+
+def _same_answer(answer: Exposure, made: Exposure) -> None:
+    for name in ("ts", "policy", "model_version"):
+        first, other = getattr(answer, name), getattr(made, name)
+        if first != other:
+            text = f"field {name}: {other!r}, but {first!r} in rows of the same request before"
+            raise InvalidRecord(Reason.KEY_MISMATCH, name, text)
 
 
 def _readable(row: Row) -> dict[str, Any]:
@@ -128,9 +176,9 @@ def _number(value: Any) -> Any:
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
-def _made_id(event: Event, seen: Counter[bytes]) -> str:
-    """Return an id made of what the event says, and of how many equal ones came before it."""
-    content = hashlib.blake2b(encode(event), digest_size=8).digest()
+def _made_id(record: Event | Exposure, seen: Counter[bytes]) -> str:
+    """Return an id made of what the record says, and of how many equal ones came before it."""
+    content = hashlib.blake2b(encode(record), digest_size=8).digest()
     seen[content] += 1
     if seen[content] == 1:
         return content.hex()

@@ -13,12 +13,22 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from ray_rec.datasets.conversion import to_event, to_item
+from ray_rec.datasets.conversion import to_event, to_exposure, to_item
 from ray_rec.datasets.readers import Row, read_rows
 from ray_rec.datasets.report import Appender, LoadReport, Progress
 from ray_rec.errors import DataError, InvalidRecord
 from ray_rec.events.parse import encode, key_of
-from ray_rec.events.schema import DEAD_LETTER, EVENTS, ITEMS, DeadLetter, Event, Item, Record
+from ray_rec.events.schema import (
+    DEAD_LETTER,
+    EVENTS,
+    EXPOSURES,
+    ITEMS,
+    DeadLetter,
+    Event,
+    Exposure,
+    Item,
+    Record,
+)
 from ray_rec.log.base import EventLog
 
 NOT_ON_THE_LOG = -1
@@ -26,7 +36,7 @@ NOT_ON_THE_LOG = -1
 
 _SHOWN = 3
 
-T = TypeVar("T", Event, Item)
+T = TypeVar("T", Event, Item, Exposure)
 
 
 class BadRow(NamedTuple):
@@ -63,16 +73,19 @@ class _Table:
     records: list[Record] = field(default_factory=list)
     bad: list[BadRow] = field(default_factory=list)
 
-    def read(self, convert: Callable[[Row], T]) -> None:
+    def read(self, convert: Callable[[Row], T | None]) -> None:
+        """Take each row's record; of rows that are one record together, the first has it."""
+        made: list[T] = []
         for row in read_rows(self.path):
             try:
                 record = convert(row)
             except InvalidRecord as error:
                 self.bad.append(BadRow(self.path, self.topic, row, error))
             else:
-                value = encode(record)
-                self.records.append(Record(key_of(self.topic, record), value, record.ts))
-        self.records.sort(key=lambda record: record.ts)
+                if record is not None:
+                    made.append(record)
+        made.sort(key=lambda record: record.ts)
+        self.records = [Record(key_of(self.topic, r), encode(r), r.ts) for r in made]
 
 
 def import_tables(
@@ -81,15 +94,21 @@ def import_tables(
     items_path: str | Path | None = None,
     progress: Progress | None = None,
     skip_bad: bool = False,
+    exposures_path: str | Path | None = None,
 ) -> LoadReport:
-    """Append the rows of EVENTS, and of ITEMS before them, in the order of their times.
+    """Append the rows of EVENTS, and before them of ITEMS and EXPOSURES, in order of their times.
 
     Columns are the fields of the records (docs/events.md); ids may be numbers, `ts` may be ms, a
     timestamp or ISO 8601 (UTC when it names no zone), `rating` is read as `value`. Left out:
     `event_id` is made from the row's content, so importing again has no effect; `event_type` is
     "rating" where there is a rating and "view" elsewhere; an item's `ts` is that of the earliest
-    event, its `title` empty. Other columns go to an event's `context`. Both tables have to fit in
+    event, its `title` empty. Other columns go to an event's `context`. The tables have to fit in
     memory.
+
+    A row of EXPOSURES is one shown item: `user_id`, `item_id`, `ts` and the `propensity` that it
+    was shown with. Rows of one `request_id` are one answer, a row without any is one of its own.
+    Left out: `position` is the place among its rows, `policy` "imported", `score` and
+    `model_version` 0.
 
     Args:
         log: where to; its standard topics exist.
@@ -97,6 +116,7 @@ def import_tables(
         items_path: the same for items; without it items are known by id only.
         progress: told (topic, rows done, rows in all).
         skip_bad: append the good rows and send the others to `dead-letter`.
+        exposures_path: the same for what was shown.
 
     Raises:
         DataError: a file cannot be read, or rows are bad and `skip_bad` is not set; then nothing
@@ -106,11 +126,13 @@ def import_tables(
     seen: Counter[bytes] = Counter()
     events.read(lambda row: to_event(row, seen))
     tables = [events]
+    if exposures_path is not None:
+        tables = [_exposures(Path(exposures_path)), *tables]
     if items_path is not None:
         items = _Table(Path(items_path), ITEMS)
         default_ms = events.records[0].ts if events.records else 1
         items.read(lambda row: to_item(row, default_ms))
-        tables = [items, events]
+        tables = [items, *tables]
     bad = [row for table in tables for row in table.bad]
     if bad and not skip_bad:
         raise DataError(_summary(bad, sum(len(table.records) for table in tables)))
@@ -123,6 +145,13 @@ def import_tables(
     first_ms = events.records[0].ts if events.records else None
     last_ms = events.records[-1].ts if events.records else None
     return LoadReport(appender.counts, first_ms, last_ms, len(bad))
+
+
+def _exposures(path: Path) -> _Table:
+    table, seen = _Table(path, EXPOSURES), Counter[bytes]()
+    answers: dict[tuple[str, str], Exposure] = {}
+    table.read(lambda row: to_exposure(row, answers, seen))
+    return table
 
 
 def _bury(log: EventLog, bad: Iterable[BadRow]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from ray_rec.datasets.tables import import_tables
 from ray_rec.errors import DataError
 from ray_rec.events.decode import decode
-from ray_rec.events.schema import DEAD_LETTER, EVENTS, ITEMS
+from ray_rec.events.schema import DEAD_LETTER, EVENTS, EXPOSURES, ITEMS
 from ray_rec.log.base import EventLog, create_standard_topics, open_log
 
 HEAD_ROWS = 2_000
@@ -244,3 +244,63 @@ def test_an_empty_table_imports_nothing(tmp_path: Path, log: EventLog) -> None:
     path.write_text("user_id,item_id,ts\n")
     report = import_tables(log, path)
     assert (report.counts, report.first_ms, report.last_ms) == ({}, None, None)
+
+
+# what was shown
+
+
+def shown(item: str, **other: object) -> dict:
+    return {"user_id": "ann", "item_id": item, "propensity": 0.5, "ts": 5} | other
+
+
+@pytest.mark.parametrize("name", ["shown.jsonl", "shown.csv"])
+def test_shown_items_of_a_request_are_one_answer(tmp_path: Path, log: EventLog, name: str) -> None:
+    events = write_lines(tmp_path / "events.jsonl", [{"user_id": "ann", "item_id": "a", "ts": 6}])
+    rows = [
+        shown("a", request_id="r1", policy="drawn", position=3),
+        shown("b", request_id="r2", policy="drawn", placement="front", ts=4),
+        shown("c", request_id="r1", policy="drawn", propensity=1),
+    ]
+    if name.endswith("csv"):
+        table = pa.Table.from_pylist([dict.fromkeys(rows[0] | rows[1]) | row for row in rows])
+        pyarrow.csv.write_csv(table, tmp_path / name)
+    else:
+        write_lines(tmp_path / name, rows)
+    report = import_tables(log, events, exposures_path=tmp_path / name)
+    assert report.counts == {EXPOSURES: 2, EVENTS: 1}
+    second, first = read(log, EXPOSURES)
+    assert (first["request_id"], first["policy"], first["model_version"]) == ("r1", "drawn", 0)
+    places = [(i["item_id"], i["position"], i["propensity"]) for i in first["items"]]
+    assert places == [("a", 3, 0.5), ("c", 2, 1.0)]
+    assert second["items"][0]["placement"] == "front"
+
+
+def test_shown_items_without_a_request_are_answers_of_their_own(
+    tmp_path: Path, log: EventLog
+) -> None:
+    events = write_lines(tmp_path / "events.jsonl", [{"user_id": "ann", "item_id": "a", "ts": 6}])
+    path = write_lines(tmp_path / "shown.jsonl", [shown("a"), shown("a"), shown("b")])
+    import_tables(log, events, exposures_path=path)
+    once = {row["request_id"] for row in read(log, EXPOSURES)}
+    import_tables(log, events, exposures_path=path)
+    assert len(once) == 3
+    assert {row["request_id"] for row in read(log, EXPOSURES)} == once  # known, so without effect
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"user_id": "ann", "item_id": "a", "ts": 5}, r"missing_field.*propensity|propensity"),
+        (shown("a", propensity=0), "propensity"),
+        (shown("a", propensity="often"), "propensity"),
+        (shown("b", request_id="r1", ts=9), "field ts: 9, but 5 in rows of the same request"),
+        (shown("b", request_id="r1", policy="other"), "field policy: 'other', but 'imported'"),
+    ],
+)
+def test_shown_items_that_are_none(tmp_path: Path, log: EventLog, row: dict, reason: str) -> None:
+    events = write_lines(tmp_path / "events.jsonl", [{"user_id": "ann", "item_id": "a", "ts": 6}])
+    path = write_lines(tmp_path / "shown.jsonl", [shown("a", request_id="r1"), row])
+    with pytest.raises(DataError, match=rf"1 of 3 rows.*shown.jsonl, row 2: .*{reason}"):
+        import_tables(log, events, exposures_path=path)
+    report = import_tables(log, events, skip_bad=True, exposures_path=path)
+    assert (report.skipped, report.counts[EXPOSURES]) == (1, 1)

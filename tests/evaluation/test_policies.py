@@ -1,16 +1,19 @@
 """Values of policies from logs: by hand, where the truth is known, and as a shop really went."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
 
+from ray_rec.cli import main
 from ray_rec.config import RunConfig, load_config
 from ray_rec.errors import ConfigError, DataError
 from ray_rec.evaluation.asking.questions import Interactions
@@ -247,28 +250,46 @@ def test_values_as_files(report: dict[str, Any], tmp_path: Path) -> None:
 # as a shop really went
 
 
-def test_open_bandit_from_the_log(shared_data: Path, tmp_path: Path) -> None:
+def test_open_bandit_from_tables_to_values(
+    shared_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Uniform choice, valued from Thompson sampling's log, is worth what random choice earned."""
     table = pq.read_table(shared_data / "open_bandit_small" / "events.parquet")
-    rows = table.filter(pc.equal(pc.cast(table["campaign"], "string"), "men")).to_pylist()
-    shown = [
-        visit(number, row["policy"], [(row["item_id"], row["propensity"])])
-        | {"user_id": f"u{number}", "ts": row["ts"]}
-        for number, row in enumerate(rows)
-    ]
-    url = f"sqlite:///{tmp_path}/log.db"
-    put(url, zip(shown, ([float(row["click"])] for row in rows), strict=True), seed=0)
-    options = EvaluateOptions("off-policy", ("item-prior",), time=TimeOptions(0.1))
-    found = evaluate(configured(url), options)["policies"]["click"]
-    thompson, chance = found["bts"], found["random"]
-    # The same numbers without the log, the join and the reward model.
-    begin_ms = TimeOptions(0.1).begin_ms(np.array([row["ts"] for row in rows]))
-    late = [row for row in rows if row["ts"] >= begin_ms and row["policy"] == "bts"]
-    weight = np.array([1 / 34 / row["propensity"] for row in late])
-    click = np.array([row["click"] for row in late])
+    table = table.filter(pc.equal(pc.cast(table["campaign"], "string"), "men"))
+    number = pa.array(np.arange(len(table)))
+    table = table.append_column("user_id", number).append_column("request_id", number)
+    names = ["user_id", "request_id", "item_id", "ts", "position"]
+    pq.write_table(table.select([*names, "propensity", "policy"]), tmp_path / "shown.parquet")
+    clicks = table.filter(pc.equal(table["click"], 1)).select(names)
+    kind = pa.array(["click"] * len(clicks))
+    pq.write_table(clicks.append_column("event_type", kind), tmp_path / "clicks.parquet")
+
+    def ray_rec(*arguments: str) -> dict[str, Any]:
+        monkeypatch.setattr(sys, "argv", ["ray-rec", *arguments, "--json"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+        said: dict[str, Any] = msgspec.json.decode(capsys.readouterr().out)
+        return said
+
+    monkeypatch.chdir(tmp_path)
+    log = "sqlite:///log.db"
+    ray_rec(
+        *("data", "import", "clicks.parquet", "--exposures", "shown.parquet", "--set", f"log={log}")
+    )
+    ray_rec("evaluate", "--log", log, "--protocol", "off-policy", "--quantile", "0.1", "--out", "o")
+    report = msgspec.json.decode((tmp_path / "o" / "evaluation.json").read_bytes())
+    thompson, chance = (report["policies"]["click"][name] for name in ("bts", "random"))
+    # The same numbers without log, join and reward model.
+    ts, by_thompson = table["ts"].to_numpy(), pc.equal(pc.cast(table["policy"], "string"), "bts")
+    late = (ts >= TimeOptions(0.1).begin_ms(ts)) & by_thompson.to_numpy()
+    weight = 1 / 34 / table["propensity"].to_numpy()[late].astype(np.float64)
+    click = table["click"].to_numpy()[late]
     uniform = thompson["values"]["uniform"]
-    assert thompson["slots"] == len(click)
-    assert thompson["items"] == 34
+    assert (thompson["slots"], thompson["items"]) == (len(click), 34)
     assert uniform["ips"]["value"] == pytest.approx((weight * click).mean())
     assert uniform["snips"]["value"] == pytest.approx((weight * click).sum() / weight.sum())
     truth = chance["values"]["logged"]["ips"]
