@@ -283,7 +283,7 @@ def test_a_log_without_exposures_is_named(config: RunConfig) -> None:
     with open_log(config.log) as log:
         logged = read_log(log, config)
     tables = {**logged.tables, "exposures": logged.tables["exposures"].slice(0, 0)}
-    with pytest.raises(DataError, match="no exposures; leave click models out"):
+    with pytest.raises(DataError, match="no exposures; log what is shown, or leave"):
         read_shown(tables, logged.window, config)
 
 

@@ -64,8 +64,10 @@ def drinks(propensity: list[float], policy: list[int] | None = None) -> Shown:
     )
 
 
-def valued(shown: Shown, **options: Any) -> dict[str, Any]:
-    how = PolicyOptions(("item-prior",), **options)
+def valued(
+    shown: Shown, models: tuple[str, ...] = ("item-prior",), **options: Any
+) -> dict[str, Any]:
+    how = PolicyOptions(models, **options)
     return value_policies(shown, ("click",), TimeOptions(at_ms=10 * DAY), how)["click"]
 
 
@@ -97,6 +99,18 @@ def test_weights_are_clipped_where_that_is_asked_for() -> None:
     values = valued(drinks([0.5, 0.25, 0.75, 0.5]), clip=1.0)["drawn"]["values"]
     assert values["uniform"]["ips"]["value"] == pytest.approx((1 + 2 / 3) / 4)
     assert values["uniform"]["clipped"] == 1 / 4
+
+
+def test_each_model_makes_a_policy_and_the_first_is_that_of_uniform() -> None:
+    shown = drinks([0.5, 0.25, 0.75, 0.5])
+    models = ("item-prior", "logistic")
+    values = valued(shown, models, select=("item rate",))["drawn"]["values"]
+    assert list(values)[-2:] == ["best by item-prior", "best by logistic"]
+    assert values["uniform"] == valued(shown)["drawn"]["values"]["uniform"]
+    # Milk is the best by both; of how good it is they think otherwise.
+    first, second = (values[f"best by {name}"] for name in models)
+    assert first["ips"] == second["ips"]
+    assert first["dm"] != second["dm"]
 
 
 def test_each_policy_of_the_log_has_values_of_its_own() -> None:
@@ -318,5 +332,5 @@ def test_models_that_cannot_say_what_was_not_shown() -> None:
     with pytest.raises(ConfigError, match="no model 'click-head' here; known are item-prior"):
         EvaluateOptions("off-policy", ("click-head",))
     with pytest.raises(ConfigError, match=r"no feature 'item rat'; .* did you mean 'item rate'"):
-        valued(drinks([0.5, 0.5, 0.5, 0.5]), select=("item rat",))
+        valued(drinks([0.5, 0.5, 0.5, 0.5]), ("logistic",), select=("item rat",))
     EvaluateOptions("off-policy", quick_models("off-policy"))

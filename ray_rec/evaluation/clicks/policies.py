@@ -2,7 +2,8 @@
 
 A choice is one item at one slot of an answer; its value is the reward to expect of a slot with all
 else as it was: user, time, position, the other items, and the histories that the logged policy
-made. Of each policy that the log names in `policy` these are valued:
+made. Slots are taken one by one: what is best may stand at several of an answer. Of each policy
+that the log names in `policy` these are valued:
 
 | policy | at each slot | known |
 | --- | --- | --- |
@@ -20,24 +21,20 @@ what has over ½ has no rival. What falls short by over three standard errors is
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ray_rec.errors import DataError
 from ray_rec.evaluation.asking.splits import TimeOptions
-from ray_rec.evaluation.clicks.features import Table, click_table
-from ray_rec.evaluation.clicks.models import ClickModel
-from ray_rec.evaluation.clicks.offline import fit, has_both
+from ray_rec.evaluation.clicks.offline import has_both
+from ray_rec.evaluation.clicks.rewards import Rewards
 from ray_rec.evaluation.clicks.shown import Shown, Slots
 from ray_rec.evaluation.metrics.bootstrap import Estimate, mean_by_user
 from ray_rec.evaluation.metrics.off_policy import TOLERANCE, Choices, Value, value
 from ray_rec.features.arrays import Bool, Float64, Int64
 
 LOGGED, FAVOURITE, UNIFORM, BEST = "logged", "favourite", "uniform", "best by {}"
-
-_CHUNK_ROWS = 1 << 18
 
 Plain = dict[str, Any]
 
@@ -80,7 +77,7 @@ def value_policies(
     for place, outcome in enumerate(outcomes):
         labels = shown.labels[:, place]
         if has_both(labels[learned]) and has_both(labels[asked]):
-            rewards = _Rewards(shown, place, learned, options)
+            rewards = Rewards(shown, place, learned, options.select, options.seed)
             logs = _logs(shown, place, _sampled(shown, asked, options.most))
             out[outcome] = {log.policy: _valued(log, rewards, options) for log in logs}
     if not out:
@@ -126,50 +123,7 @@ def _sampled(shown: Shown, asked: Bool, most: int) -> Int64:
     return np.sort(rows[np.argsort(shown.key[rows], kind="stable")[:most]])
 
 
-class _Expected(NamedTuple):
-    """What a model expects at n slots: of the chosen item, of all on average, of the best."""
-
-    chosen: Float64
-    mean: Float64
-    highest: Float64
-    best: Int64  # [n] -> A
-
-
-class _Rewards:
-    """Models of the reward, each learned when it is first asked."""
-
-    def __init__(self, shown: Shown, outcome: int, learned: Bool, options: PolicyOptions) -> None:
-        self._shown, self._outcome, self._learned = shown, outcome, learned
-        self._options = options
-        self._models: dict[str, ClickModel] = {}
-
-    @cached_property
-    def _table(self) -> Table:
-        return click_table(self._shown, self._outcome, self._learned)
-
-    def expected(self, name: str, log: _Log) -> _Expected:
-        """Return what a model expects of each item at each slot, by what was known at its time."""
-        select = self._options.select
-        if name not in self._models:
-            labels = self._shown.labels[:, self._outcome]
-            table = self._table.only(select)
-            self._models[name] = fit(name, table, labels, self._learned, self._options.seed)
-        num_items = len(log.items)
-        parts = np.array_split(
-            np.arange(len(log.chosen)), -(-len(log.chosen) * num_items // _CHUNK_ROWS)
-        )
-        made = []
-        for part in parts:
-            slots = Slots(*(np.repeat(column[part], num_items) for column in log.slots))
-            slots = slots._replace(item=np.tile(log.items, len(part)))
-            table = click_table(self._shown, self._outcome, self._learned, slots).only(select)
-            q = self._models[name].predict(table.values).reshape(len(part), num_items)
-            chosen = q[np.arange(len(part)), log.chosen[part]]
-            made.append(_Expected(chosen, q.mean(axis=1), q.max(axis=1), q.argmax(axis=1)))
-        return _Expected(*(np.concatenate(columns) for columns in zip(*made, strict=True)))
-
-
-def _valued(log: _Log, rewards: _Rewards, options: PolicyOptions) -> Plain:
+def _valued(log: _Log, rewards: Rewards, options: PolicyOptions) -> Plain:
     """Return the values of one logged policy and of others in its place."""
     users, seed, inverse = log.slots.user, options.seed, 1 / log.propensity
     values, refused = {LOGGED: _value(log, options, log.propensity)}, dict[str, str]()
@@ -197,10 +151,11 @@ def _valued(log: _Log, rewards: _Rewards, options: PolicyOptions) -> Plain:
     }
 
 
-def _by_models(log: _Log, rewards: _Rewards, options: PolicyOptions) -> dict[str, Value]:
+def _by_models(log: _Log, rewards: Rewards, options: PolicyOptions) -> dict[str, Value]:
     """Return the values of what chooses by each model, and that of `uniform` with the first."""
     untried = (np.bincount(log.chosen, minlength=len(log.items)) == 0).astype(np.float64)
-    by_name = {name: rewards.expected(name, log) for name in options.models}
+    asked = log.slots, log.items, log.chosen
+    by_name = {name: rewards.expected(name, *asked) for name in options.models}
     first, uniform = by_name[options.models[0]], np.full(len(log.chosen), 1 / len(log.items))
     everywhere = np.full(len(log.chosen), untried.mean())
     values = {UNIFORM: _value(log, options, uniform, first.mean, first.chosen, everywhere)}

@@ -81,7 +81,10 @@ def read_shown(tables: dict[str, pa.Table], window: Window, config: RunConfig) -
     users.note(EVENTS_CODE, tables[EVENTS])
     users.note(EXPOSURES_CODE, tables[EXPOSURES])
     if not tables[EXPOSURES].num_rows:
-        raise DataError("no clicks to test: the stretch holds no exposures; leave click models out")
+        raise DataError(
+            "no clicks to test: the stretch holds no exposures; log what is shown, or leave click "
+            "models out"
+        )
     known_ms = config.features.longest_attribution_ms
     last_ms = max(int(numbers(tables[t], "ts").max(initial=0)) for t in (EVENTS, EXPOSURES))
     closing = Window(0, window.ranges, advance_to_ms=last_ms + known_ms + 1)
