@@ -31,8 +31,8 @@ class EvaluateOptions:
     `importance` tells what the first of them has from each.
 
     `seeds` are what the models that draw at random are fitted with, each anew (none: the seed of
-    the run's configuration); a replay takes one. `references` are models that the others are set
-    against beside popularity.
+    the run's configuration); a replay and `off-policy` take that one. `references` are
+    models that the others are set against beside popularity.
 
     `off-policy` values policies instead: its models are click models, and no weight counts for more
     than `clip` (none: all as they are).
@@ -63,10 +63,11 @@ class EvaluateOptions:
         for name, least in (("passes", 1), ("cutoff", 1), ("max_queries", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        if len(set(self.seeds)) < len(self.seeds) or (self.is_prequential and self.seeds):
+        has_own = self.is_prequential or self.is_off_policy
+        if len(set(self.seeds)) < len(self.seeds) or (has_own and self.seeds):
             raise ConfigError(
                 f"seeds are {list(self.seeds)}; name each once, and none for a replay "
-                "(learner.seed is its own)"
+                "or policies (learner.seed is theirs)"
             )
         if self.references:
             check_names(self.references, self.rankers)

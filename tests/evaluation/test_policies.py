@@ -333,4 +333,5 @@ def test_models_that_cannot_say_what_was_not_shown() -> None:
         EvaluateOptions("off-policy", ("click-head",))
     with pytest.raises(ConfigError, match=r"no feature 'item rat'; .* did you mean 'item rate'"):
         valued(drinks([0.5, 0.5, 0.5, 0.5]), ("logistic",), select=("item rat",))
-    EvaluateOptions("off-policy", quick_models("off-policy"))
+    with pytest.raises(ConfigError, match="or policies"):
+        EvaluateOptions("off-policy", quick_models("off-policy"), seeds=(1,))
