@@ -15,12 +15,15 @@ from ray_rec.log.base import Offsets, create_standard_topics, open_log
 from ray_rec.registry import Registry
 from ray_rec.training.actors import start_actors
 from ray_rec.training.checkpoint import check_encoder
+from ray_rec.training.config import TrainingConfig
 from ray_rec.training.interrupt import signals_kept
 from ray_rec.training.planner import LEARNED_TOPICS
 from ray_rec.training.plans import check_plans
 from ray_rec.training.recorder import Recorder
 
 if TYPE_CHECKING:
+    from ray.train.torch import TorchConfig
+
     from ray_rec.training.worker import WorkerSetup
 
 _log = logging.getLogger(__name__)
@@ -200,12 +203,23 @@ def _trainer(setup: "WorkerSetup") -> Any:
         ),
         datasets={"windows": windows},
         dataset_config=EveryRow(),
+        torch_config=process_group(training),
         run_config=TrainRun(
             name="stream",
             storage_path=_storage(f"{config.state_dir}/train"),
             failure_config=FailureConfig(max_failures=training.max_failures),
         ),
     )
+
+
+def process_group(training: TrainingConfig) -> "TorchConfig":
+    """Return the workers' process group: gloo for what is on the CPU, NCCL for what is on GPUs.
+
+    Workers exchange both (`Workers`). Left to itself Ray takes NCCL alone where there are GPUs.
+    """
+    from ray.train.torch import TorchConfig
+
+    return TorchConfig(backend="cpu:gloo,cuda:nccl" if training.use_gpu else "gloo")
 
 
 def _storage(url: str) -> str:

@@ -1,4 +1,8 @@
-"""What workers tell each other; alone, each is the identity. Needs an initialised process group."""
+"""What workers tell each other; alone, each is the identity. Needs an initialised process group.
+
+Counts, rows and metrics are on the CPU, a step's weights and gradients where the network learns: on
+GPUs the group needs a backend for each of the two (`stream.process_group`).
+"""
 
 from collections.abc import Sequence
 

@@ -1,15 +1,12 @@
 """Two processes with unequal shares learn what one process learns from all rows."""
 
-import os
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 
 from ray_rec.model.config import EncoderConfig
 from ray_rec.model.encoder import TextEncoder
@@ -21,6 +18,7 @@ from ray_rec.training.metrics import Metrics
 from ray_rec.training.moments import Moments
 from tests.model import toy
 from tests.model.encoders import make_encoder
+from tests.training.pair import run_pair
 
 NUM_STEPS = 5
 SAMPLED = replace(toy.PLAIN, exact_items=0, negatives=16, id_dropout=0.25)
@@ -89,13 +87,10 @@ def _stretch(number: int) -> Stretch:
     return Stretch(moments, number / 2, (number + 1) / 2)
 
 
-def _worker(rank: int, folder: str) -> None:
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+def _worker(rank: int, folder: Path) -> None:
     for name in CONFIGS:
-        state, metrics = _learned(name, rank, 2, Path(folder))
+        state, metrics = _learned(name, rank, 2, folder)
         torch.save({"state": state, "metrics": dict(metrics.sums)}, f"{folder}/{name}{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +98,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with what two workers learned, by configuration and rank."""
     folder = tmp_path_factory.mktemp("workers")
     make_encoder(folder / "encoder", "bert")
-    context = get_context("spawn")
-    workers = [context.Process(target=_worker, args=(rank, str(folder))) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    run_pair(_worker, folder)
     return folder
 
 
