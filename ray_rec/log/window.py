@@ -29,11 +29,21 @@ class Passes:
     at: int = 0
     """Which of the windows that learn this one is, from 1; 0 while windows are gathered."""
     of: int = 0
+    patience: int = 0
+    """So many passes in a row that are no better on held-out people end them, and the best one
+    stays; 0 learns all and keeps the last."""
+    ended: bool = False
+    """Whether they ended so with this window."""
 
     @property
     def is_over(self) -> bool:
         """Whether nothing is left to learn."""
-        return 0 < self.at == self.of
+        return self.ended or 0 < self.at == self.of
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether a pass ends here that is measured on held-out people."""
+        return self.patience > 0 and self.at > 0 and not self.at % (self.of // self.times)
 
     @property
     def number(self) -> int:
@@ -74,6 +84,11 @@ class Window:
     def repeats(self) -> bool:
         """Whether it learns all rows of the windows in `replay`, and has none of its own."""
         return self.passes is not None and self.passes.at > 0 and bool(self.replay)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it ends a pass that is measured on held-out people."""
+        return self.repeats and self.passes is not None and self.passes.is_measured
 
     @property
     def oldest_needed(self) -> int:

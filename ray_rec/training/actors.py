@@ -40,7 +40,7 @@ class PlannerActor:
             given=None if given is None else PlanStore(given),
             rehearsable=Rehearsal.of(config).kept,
         )
-        ends_early = end is not None and given is None
+        ends_early = end is not None and given is None and config.training.passes == 1
         self._patience = Patience(config.registry, config.training.patience if ends_early else 0)
         self._checkpoints = Checkpoints.of(config)
         self._turn = asyncio.Lock()

@@ -6,7 +6,7 @@ window is the registry's snapshot of that number, written first. So one is whole
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
@@ -23,6 +23,7 @@ from ray_rec.model.encoder import TextEncoder
 from ray_rec.registry import Base
 from ray_rec.registry.files import table_from_bytes, table_to_bytes
 from ray_rec.registry.store import Store
+from ray_rec.training.workers import Workers
 
 _MANIFEST, _LEARNER, _ROWS, _HELD_OUT = (
     "manifest.json",
@@ -125,6 +126,28 @@ class Checkpoints:
             except StateError as error:
                 _log.error("trying an older checkpoint: %s", error)
         return None
+
+    def agreed(
+        self, workers: Workers, resume: Callable[[int], bool], at_most: int | None
+    ) -> TrainerCheckpoint | None:
+        """Return what all workers go on from: the newest one up to `at_most` that has a state.
+
+        Args:
+            workers: of whom rank 0 looks and asks.
+            resume: makes the state ready for a window; whether it could. Asked for 0 where there is
+                nothing to go on from.
+            at_most: None takes any.
+        """
+        kept: TrainerCheckpoint | None = None
+        if workers.rank == 0:
+            kept = self.newest(None if at_most is None else at_most + 1)
+            while kept is not None and not resume(kept.number):
+                _log.error("checkpoint %d has no snapshot of the state", kept.number)
+                kept = self.newest(kept.number)
+            if kept is None:
+                resume(0)
+        number = workers.same(kept.number if kept is not None else 0)
+        return self.read(number) if workers.rank > 0 and number > 0 else kept
 
     def read(self, number: int) -> TrainerCheckpoint:
         """Read a checkpoint; StateError when it is not there, or not as it was written."""

@@ -75,7 +75,9 @@ class TrainingConfig:
     gate_margin: float = 0.05
     """Share by which the candidate's loss may exceed that of the version in service."""
     patience: int = 0
-    """A bounded run ends when the gate refused so many versions in a row; 0 learns all there is."""
+    """A bounded run ends when the gate refused so many versions in a row; 0 learns all there is.
+    Several passes end when so many in a row were no better on held-out people, and the best one is
+    published; to tell them apart takes more `gate_queries` than a gate needs."""
     keep_versions: int = 10
     keep_checkpoints: int = 2
     max_failures: int = 10
@@ -114,11 +116,6 @@ class TrainingConfig:
                 raise ConfigError(f"training.{key} is {getattr(self, key)}; it must be 0 or more")
         if not 0 <= self.metrics_port <= 65535:
             raise ConfigError(f"training.metrics_port is {self.metrics_port}; expected 0 to 65535")
-        if self.passes > 1 and self.patience:
-            raise ConfigError(
-                f"training.patience is {self.patience} and training.passes {self.passes}: versions "
-                "before the end of several passes tell nothing of it, set one of the two only"
-            )
         self._check_kept()
 
     def _check_kept(self) -> None:
@@ -132,7 +129,8 @@ class TrainingConfig:
                 "training.keep_versions must be at least 2 (one to roll back to) "
                 "and training.keep_checkpoints at least 1"
             )
-        if self.patience >= self.keep_versions:  # a verdict is read while others are made
+        # a verdict on a version is read while others are made
+        if self.passes == 1 and self.patience >= self.keep_versions:
             raise ConfigError(
                 f"training.patience is {self.patience}; it must be below "
                 f"training.keep_versions ({self.keep_versions})"

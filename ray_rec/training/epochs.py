@@ -49,6 +49,8 @@ def study(
 ) -> None:
     """Take all steps of so many passes; the learner has observed the window's items.
 
+    Nothing is held out and none is left out: who looks for the best pass asks when it is told.
+
     Raises:
         Diverged: as `Learner.learn`.
     """

@@ -51,11 +51,30 @@ class Gate:
         if self.rows is None:
             return Verdict(True, "no held-out user was seen yet")
         num_known = min(len(t[f"{ITEMS}id"]) for t in (candidate, incumbent) if t is not None)
-        held_out = HeldOut.newest(self.rows, self._num_queries).below(num_known)
-        if not len(held_out.target):
+        panel = self._panel(self.rows, num_known, popularity, number)
+        if panel is None:
             return Verdict(True, "no held-out query was seen yet")
-        known = known_popularity(popularity, num_known).numpy()
-        return self._compare(candidate, incumbent, Panel.draw(held_out, known, self._model, number))
+        return self._compare(candidate, incumbent, panel)
+
+    def loss(self, tensors: Tensors, popularity: Float32, number: int) -> float | None:
+        """Return the mean loss of a model's held-out queries, in nats; None where there are none.
+
+        Of the newest ones, as `judge` asks; losses of the same `number` and rows compare.
+        """
+        if self.rows is None:
+            return None
+        panel = self._panel(self.rows, len(tensors[f"{ITEMS}id"]), popularity, number)
+        return None if panel is None else panel.recall_loss(tensors, self._model)
+
+    def _panel(
+        self, rows: pa.Table, num_items: int, popularity: Float32, number: int
+    ) -> Panel | None:
+        """Return the newest queries among the first items, None where there are none."""
+        held_out = HeldOut.newest(rows, self._num_queries).below(num_items)
+        if not len(held_out.target):
+            return None
+        known = known_popularity(popularity, num_items).numpy()
+        return Panel.draw(held_out, known, self._model, number)
 
     def _compare(self, candidate: Tensors, incumbent: Tensors | None, panel: Panel) -> Verdict:
         new = panel.recall_loss(candidate, self._model)

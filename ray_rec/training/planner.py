@@ -175,8 +175,9 @@ class Planner:
         window = Window(number, ranges, self._idle(ranges), lost=lost)
         if self._gathers:
             unfinished = before is not None and before.gathers
-            passes = before.passes if before and unfinished else Passes(self._config.passes, number)
-            return replace(window, passes=passes)
+            times, patience = self._config.passes, self._config.patience
+            begun = Passes(times, number, patience=patience)
+            return replace(window, passes=before.passes if before and unfinished else begun)
         window = replace(window, replay=self._replay(number))
         publish = "full" if self._intake.reached(window) else self._cadence.next()
         return replace(window, publish=publish)
@@ -196,8 +197,9 @@ class Planner:
         """Return the next window of several passes: nothing of the log, gathered ones again."""
         size = self._config.largest_window()
         passes = onwards(passes, before.number + 1, size, self._records_of)
-        publish = "full" if passes.is_over else self._cadence.next()
-        window = self._empty(before, publish)
+        # where the best pass stays, only the end tells which it is
+        between = "none" if passes.patience else self._cadence.next()
+        window = self._empty(before, "full" if passes.is_over else between)
         # no partition is idle: what is still open waits for the log to go on
         return replace(window, idle=(), replay=repeated(passes), passes=passes)
 

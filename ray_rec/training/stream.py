@@ -54,7 +54,8 @@ def run_stream(
 
     Where the encoder learns too, a bounded run makes one version, at its end, because before one
     the whole catalogue is encoded anew; with `training.patience` it makes them as it goes, to be
-    judged. With `training.passes` above 1 a bounded run gathers what is new and learns it so often.
+    judged. With `training.passes` above 1 a bounded run gathers what is new and learns it so often,
+    and with `training.patience` publishes what it knew after the best pass (`stopping`).
 
     Args:
         config: the run's configuration.

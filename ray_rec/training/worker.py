@@ -7,7 +7,7 @@ only rank 0 publishes and keeps checkpoints.
 import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -30,6 +30,7 @@ from ray_rec.training.metrics import Metrics
 from ray_rec.training.owner import WindowSide
 from ray_rec.training.publisher import Candidate, Kind, Publisher
 from ray_rec.training.reader import WindowReader
+from ray_rec.training.stopping import EarlyStopping
 from ray_rec.training.vectors import TextVectors
 from ray_rec.training.workers import Workers
 
@@ -99,26 +100,19 @@ class WindowLoop:
 
     def _restore(self, at_most: int | None = None) -> None:
         """Begin as the newest usable checkpoint says, on all workers alike; or as nothing known."""
-        kept, before = None, None if at_most is None else at_most + 1
-        if self._workers.rank == 0:
-            kept = self._checkpoints.newest(before)
-            while kept is not None and not ray.get(self._setup.owner.resume.remote(kept.number)):
-                _log.error("checkpoint %d has no snapshot of the state", kept.number)
-                kept = self._checkpoints.newest(kept.number)
-            if kept is None:
-                ray.get(self._setup.owner.resume.remote(0))
-        number = self._workers.same(kept.number if kept is not None else 0)
-        if self._workers.rank > 0 and number > 0:
-            kept = self._checkpoints.read(number)
+        ask = self._setup.owner.resume.remote
+        kept = self._checkpoints.agreed(self._workers, lambda n: bool(ray.get(ask(n))), at_most)
         config, device = self._config, ray.train.torch.get_device()
         learning = TextEncoder(config.encoder, device) if config.encoder.learns else None
         self._encoder = learning or self._encoder
         self._learner = Learner(config.model, config.learner, device, learning)
         self._gate = Gate(config.model, config.training.gate_queries, config.training.gate_margin)
-        self._number, self._begun = number, kept is not None
+        self._stopping = EarlyStopping(self._gate, self._workers)
+        self._number, self._begun = kept.number if kept is not None else 0, kept is not None
         self._rows: list[str] = []
         if kept is not None:
             self._learner.load(kept.learner)
+            self._stopping.load(kept.learner)
             self._gate.rows = kept.held_out
             self._rows = list(kept.rows)
         if self._publisher is not None:
@@ -141,13 +135,14 @@ class WindowLoop:
         share, side = self._reader.read(window)
         self._side = side
         keep = self._keeper is not None and self._keeper.due()
-        self._reader.read_ahead(window.number + 1, unless=keep)
+        self._reader.read_ahead(window.number + 1, unless=keep or window.is_measured)
         laps.end("read")
         self._observe(side.window.items)
         laps.end("embed")
         tested = self._tested(window, share, side)
         laps.end("test")
         metrics: dict[str, Any] = {**side.metrics, **self._taught(window, share, side)}
+        metrics |= self._measured(window, side)
         laps.end("learn")
         metrics |= self._workers.add_metrics(tested.result()).summary()
         laps.end("test")
@@ -189,6 +184,16 @@ class WindowLoop:
         learned = self._learner.learn(side.window, share, steps, rate, lesson.stretch).summary()
         self._learner.calibrate(lesson.held_out)
         return {f"learned_{name}": mean for name, mean in learned.items()}
+
+    def _measured(self, window: Window, side: WindowSide) -> dict[str, float]:
+        """Measure a pass that ends with a window; if all passes end here, its plan says so."""
+        if window.passes is None or not window.is_measured:
+            return {}
+        passes = self._stopping.after(window.passes, self._learner, side.window.popularity)
+        if passes != window.passes and self._workers.rank == 0:
+            ray.get(self._setup.planner.amend.remote(replace(window, passes=passes)))
+        self._workers.wait()
+        return {"validation_loss": self._stopping.loss}
 
     def _observe(self, items: pa.Table) -> None:
         """Bring new and changed items into the tables."""
@@ -234,7 +239,7 @@ class WindowLoop:
         if state is not None:
             checkpoint = TrainerCheckpoint(
                 number=self._number,
-                learner=self._learner.state(),
+                learner=self._learner.state() | self._stopping.state(),
                 rows=tuple(self._rows),
                 held_out=self._gate.rows,
                 published=self._publisher.last,

@@ -43,6 +43,10 @@ class Workers:
             dist.all_reduce(tensor)
         return tensor
 
+    def mean(self, value: float) -> float:
+        """Return the mean over workers: the same number for all."""
+        return float(self.add(torch.tensor(value, dtype=torch.float64))) / self.count
+
     def add_flat(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over workers, in one exchange."""
         if self.count == 1:

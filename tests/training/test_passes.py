@@ -164,9 +164,46 @@ def test_a_large_window_is_a_pass_of_its_own() -> None:
     assert onwards(passes, 6, 100, lambda number: 0).is_over
 
 
-def test_passes_and_patience_do_not_go_together() -> None:
-    with pytest.raises(ConfigError, match=r"training\.patience is 2 and training\.passes 3"):
-        TrainingConfig(passes=3, patience=2)
+def test_passes_that_end_early_are_over_for_whoever_goes_on(
+    log: EventLog, config: RunConfig
+) -> None:
+    config = replace(config, training=replace(config.training, patience=1))
+    planner, windows = make_planner(log, config), list[Window]()
+    while sum(window.is_measured for window in windows) < 2:  # as many passes
+        window = planner.decide(len(windows))
+        assert window is not None
+        windows.append(window)
+    last = windows[-1]
+    assert last.passes is not None
+    assert [w.passes.at for w in windows if w.passes and w.is_measured] == [2, 4]
+    assert {window.publish for window in windows} == {"none"}, "none before the best is known"
+    ended = replace(last, passes=replace(last.passes, ended=True))
+    assert Window.from_json(ended.to_json()) == ended
+    planner.amend(ended)
+
+    closing = planner.decide(last.number + 1)
+    assert closing is not None
+    assert (closing.publish, closing.repeats, closing.is_measured) == ("full", False, False)
+    assert planner.decide(last.number + 2) is None
+    fill_visits(log, 50, first=200)
+    later = told(make_planner(log, config), last.number + 2)
+    assert {window.passes.first for window in later if window.passes} == {last.number + 2}
+
+
+def test_passes_that_are_all_measured_are_published_at_their_end(
+    log: EventLog, config: RunConfig
+) -> None:
+    config = replace(config, training=replace(config.training, patience=3))
+    windows = told(make_planner(log, config))
+    assert [w.passes.at for w in windows if w.passes and w.is_measured] == [2, 4, 6]
+    assert [window.publish for window in windows[:-1]] == ["none"] * (len(windows) - 1)
+    assert windows[-1].publish == "full"
+
+
+def test_patience_with_passes_needs_no_versions_that_are_kept() -> None:
+    assert TrainingConfig(passes=40, patience=12).keep_versions == 10
+    with pytest.raises(ConfigError, match=r"training\.patience is 12"):
+        TrainingConfig(patience=12)
 
 
 # what is learned

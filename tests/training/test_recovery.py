@@ -75,23 +75,29 @@ def test_another_number_of_workers_goes_on_where_one_stopped(make_config: MakeCo
     assert_close(last_version(alone, first), last_version(two, second), atol=1e-12)
 
 
-def test_two_workers_go_on_in_the_third_pass_where_one_stopped(make_config: MakeConfig) -> None:
-    passes = ("training.passes=3", "training.max_window_records=300")
-    alone = make_config("alone", *EXACT, *passes, "training.checkpoint_interval_s=0")
+def test_two_workers_go_on_in_the_pass_where_one_stopped_early(make_config: MakeConfig) -> None:
+    """The second pass is worse, so passes end with it; what the first gave is in the checkpoint."""
+    passes = ("training.passes=3", "training.max_window_records=300", "training.patience=1")
+    kept = ("training.checkpoint_interval_s=0", "training.keep_checkpoints=3", "learner.lr=0.02")
+    alone = make_config("alone", *EXACT, *passes, *kept)
     told: list[dict[str, float]] = []
     first = run_stream(alone, bounded=True, on_metrics=told.append)
     assert first.records == 48 + 200 + 200
-    assert [m["pass"] for m in told if m["pass"]] == [1, 1, 2, 2, 3, 3]
+    # each pass is two windows, and an empty one makes the version
+    assert [m["pass"] for m in told if m["pass"]] == [1, 1, 2, 2, 2]
+    best, worse = (m["validation_loss"] for m in told if "validation_loss" in m)
+    assert best < worse
     middle = Checkpoints.of(alone).numbers()[0]
-    assert middle == first.windows - 1
+    assert middle == first.windows - 2, "before the last window of the second pass"
 
-    two = make_config("two", *EXACT, "training.num_workers=2", "training.cpus_per_worker=0.4")
+    spread = ("training.num_workers=2", "training.cpus_per_worker=0.4")
+    two = make_config("two", *EXACT, *kept, *spread)
     for part in ("plans", "checkpoints", "examples"):
         shutil.copytree(f"{alone.state_dir}/{part}", f"{two.state_dir}/{part}")
     shutil.copytree(f"{alone.registry}/snapshots", f"{two.registry}/snapshots")
     shutil.copy(f"{alone.registry}/registry.json", two.registry)
     second = run_stream(two, bounded=True, checkpoint=middle)
-    assert second.windows == 1
+    assert second.windows == 2
     assert_close(last_version(alone, first), last_version(two, second), atol=1e-12)
 
 

@@ -31,6 +31,7 @@ def _exchange(rank: int, folder: Path) -> None:
         "who": [workers.rank, workers.count],
         "same": workers.same(7 + rank),
         "rows": int(workers.add(torch.tensor(20 + rank))),
+        "mean": workers.mean(2.0 + rank),
         "counts": counts.tolist(),
         "grad": grad.tolist(),
         "union": union.tolist(),
@@ -48,6 +49,7 @@ def test_two_workers_exchange_what_is_on_the_cpu(tmp_path: Path) -> None:
     wanted = {
         "same": 7,
         "rows": 20 + 21,
+        "mean": 2.5,
         "counts": [1.0 + 2.0],
         "grad": [[10.0 + 20.0] * 2] * 2,
         "union": [3, 5, 9],
