@@ -1,4 +1,4 @@
-"""Simulated births: while it learns, the network sees some items as though they were newer.
+"""Items that are learned as though they were newer: ID dropout and simulated births.
 
 ID dropout takes an item's own vector away; a birth puts the item back to some earlier moment, when
 it was known by its text for the most part. So the network meets every weight between text and own
@@ -10,11 +10,25 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ray_rec.features.arrays import Int64, mix
+from ray_rec.features.arrays import Bool, Int64, mix
 from ray_rec.model.items import ItemSlice
 
 _BIRTH = 1
 """Tells this draw from the others of a step and item."""
+
+
+def with_own(rows: Int64, number: int, step: int, dropout: float) -> Bool:
+    """Return which items [U] of a step keep their own vector; their hashes decide, as in `younger`.
+
+    Args:
+        rows: of the items in the catalogue, [U].
+        number: of the window.
+        step: of the window's steps.
+        dropout: share of the items that lose it, from 0 to 1.
+    """
+    identity = (np.array([value], np.int64) for value in (number, step))
+    kept: Bool = mix(*identity, rows) >= np.uint64(min(int(dropout * 2**64), 2**64 - 1))
+    return kept
 
 
 def younger(items: ItemSlice, rows: Int64, number: int, step: int, share: float) -> ItemSlice:

@@ -22,7 +22,7 @@ from ray_rec.model.items import ItemSlice
 from ray_rec.model.losses import LossSums
 from ray_rec.model.servable import ITEMS, MODEL, known_popularity, tensors_under
 from ray_rec.training.adversarial import with_adversary
-from ray_rec.training.births import younger
+from ray_rec.training.births import with_own, younger
 from ray_rec.training.config import LearnerConfig
 from ray_rec.training.course import Course, Share, Stretch
 from ray_rec.training.descent import Descent
@@ -35,6 +35,7 @@ from ray_rec.training.optimizer import rowwise_adagrad_
 from ray_rec.training.precision import mixed_precision
 from ray_rec.training.schedule import Rates
 from ray_rec.training.steps import make_step, shares
+from ray_rec.training.summed import Summed
 from ray_rec.training.tuner import Tuner
 from ray_rec.training.workers import Workers
 
@@ -139,13 +140,14 @@ class Learner(Learned):
 
     def _step(self, course: Course, step: int, batch: Batch | None, weights: Tensor) -> Metrics:
         """One optimizer step of all workers."""
-        seed = mix(*_ints(course.number, step, self._workers.rank))
-        torch.manual_seed(int(seed[0] >> np.uint64(1)))
+        drawn = mix(*(np.array([part]) for part in (course.number, step, self._workers.rank)))
+        torch.manual_seed(int(drawn[0] >> np.uint64(1)))
         self._descent.zero_grad()
         share = Share(np.zeros(0, np.int64), None, None)
         if batch is not None:
             share = self._backward(course, step, batch, weights)
-        self._apply(course, step, share, batch, weights)
+        events = batch.target_item if batch is not None and not course.counted else share.rows[:0]
+        self._apply(course, step, share, events, weights)
         return share.losses()
 
     def _backward(self, course: Course, step: int, batch: Batch, weights: Tensor) -> Share:
@@ -157,7 +159,7 @@ class Learner(Learned):
         if self._tuner is not None:
             items = self._tuner.live(items, self._items.text_row[index], course.number, step)
         items = younger(items, rows, course.number, step, config.births)
-        kept = mix(*_ints(course.number, step), rows) >= _threshold(config.id_dropout)
+        kept = with_own(rows, course.number, step, config.id_dropout)
         own = torch.from_numpy(kept).to(self._device, self._dtype)
 
         def losses(seen: ItemSlice) -> tuple[Tensor, LossSums]:
@@ -174,40 +176,30 @@ class Learner(Learned):
         course: Course,
         step: int,
         share: Share,
-        batch: Batch | None,
+        events: Int64,
         weights: Tensor,
     ) -> None:
         """Sum gradients over the workers and update weights and touched rows alike."""
-        union, place = self._workers.union(share.rows)
-        grad = torch.zeros(len(union), self._model_config.dim, dtype=self._dtype)
-        grad = grad.to(self._device)
-        seen, losses = grad.new_zeros(len(union)), grad.new_zeros(2)
-        if share.items is not None and share.items.id.grad is not None:
-            grad[place] = share.items.id.grad
-        if share.sums is not None:
-            losses += torch.stack([share.sums.recall, share.sums.click]).detach()
-        if batch is not None and len(batch.target_item) and not course.counted:
-            at = torch.from_numpy(np.searchsorted(union, batch.target_item)).to(self._device)
-            seen.index_add_(0, at, torch.ones_like(at, dtype=self._dtype))
-        self._workers.add_flat([*self._descent.grads(), grad, seen, losses])
+        dense = self._descent.grads()
+        summed = Summed.over(self._workers, share, events, self._items.id, dense)
         if self._tuner is not None:
             self._tuner.constrain()
         norm = self._descent.clip()
         where = f"window {course.number}, step {step}"
-        mean = losses / weights.clamp(min=1)
-        self._guard.check(where, mean, weights, norm + grad.square().sum())
+        mean = summed.losses / weights.clamp(min=1)
+        self._guard.check(where, mean, weights, norm + summed.grad.square().sum())
         with self._model.weights.kept(weights.tolist()):
-            self._update(union, grad, seen, course.rates(self._config, step, self.steps))
+            self._update(summed, course.rates(self._config, step, self.steps))
 
-    def _update(self, rows: Int64, grad: Tensor, seen: Tensor, rates: Rates) -> None:
-        """Step the dense part, and the touched `rows` [U] by their gradient [U, d]."""
+    def _update(self, summed: Summed, rates: Rates) -> None:
+        """Step the dense part, and the touched rows by their gradient."""
         self._descent.step(rates)
         if self._tuner is not None:
             self._tuner.stepped(self.steps)
         id_lr = self._config.id_lr * rates.scale * rates.own
-        index = torch.from_numpy(rows).to(self._device)
-        rowwise_adagrad_(self._items.id, self._items.accumulator, index, grad, id_lr)
-        self._items.count[index] += seen
+        index = torch.from_numpy(summed.rows).to(self._device)
+        rowwise_adagrad_(self._items.id, self._items.accumulator, index, summed.grad, id_lr)
+        self._items.count[index] += summed.seen
         self._items.touch(index)
 
     def calibrate(self, held_out: pa.Table) -> None:
@@ -251,11 +243,3 @@ class Learner(Learned):
                 f"the checkpoint does not fit the configured model ({error}); "
                 "use its configuration, or a fresh state_dir"
             ) from error
-
-
-def _ints(*values: int) -> list[npt.NDArray[np.int64]]:
-    return [np.array([value], np.int64) for value in values]
-
-
-def _threshold(share: float) -> np.uint64:
-    return np.uint64(min(int(share * 2**64), 2**64 - 1))
