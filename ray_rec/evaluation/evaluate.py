@@ -9,7 +9,7 @@ import torch
 
 from ray_rec.config import RunConfig
 from ray_rec.evaluation.asking.logged import Logged, read_log
-from ray_rec.evaluation.asking.splits import Split
+from ray_rec.evaluation.asking.split import Split
 from ray_rec.evaluation.backtest import backtest
 from ray_rec.evaluation.clicks.offline import judge_clicks, over_seeds
 from ray_rec.evaluation.clicks.policies import PolicyOptions, value_policies

@@ -8,7 +8,7 @@ import numpy as np
 
 from ray_rec.evaluation.asking.ledger import Ranked
 from ray_rec.evaluation.asking.questions import Interactions, Queries
-from ray_rec.evaluation.asking.splits import Split
+from ray_rec.evaluation.asking.split import Split
 from ray_rec.evaluation.metrics.catalogue import top_items
 from ray_rec.evaluation.metrics.ranking import target_ranks
 from ray_rec.evaluation.rankers.baselines import Ranker

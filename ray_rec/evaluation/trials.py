@@ -10,7 +10,8 @@ import pyarrow as pa
 from ray_rec.config import RunConfig
 from ray_rec.evaluation.asking.baskets import next_basket
 from ray_rec.evaluation.asking.ledger import Ranked
-from ray_rec.evaluation.asking.splits import Split, global_time, item_holdout, leave_one_out
+from ray_rec.evaluation.asking.split import Split
+from ray_rec.evaluation.asking.splits import global_time, item_holdout, leave_one_out
 from ray_rec.evaluation.asking.tables import Events
 from ray_rec.evaluation.offline import Progress, View, judge_views
 from ray_rec.evaluation.options import EvaluateOptions

@@ -14,7 +14,8 @@ from ray_rec.config import RunConfig, changed
 from ray_rec.errors import ConfigError
 from ray_rec.evaluation.asking.logged import read_log
 from ray_rec.evaluation.asking.questions import Interactions, Queries
-from ray_rec.evaluation.asking.splits import Split, validation_time
+from ray_rec.evaluation.asking.split import Split
+from ray_rec.evaluation.asking.splits import validation_time
 from ray_rec.evaluation.metrics.ranking import ranking
 from ray_rec.evaluation.offline import judge
 from ray_rec.evaluation.rankers.baselines import Ranker

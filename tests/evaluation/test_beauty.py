@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ray_rec.evaluation.asking.ledger import Ranked
-from ray_rec.evaluation.asking.splits import Split, TimeOptions, global_time
+from ray_rec.evaluation.asking.split import Split
+from ray_rec.evaluation.asking.splits import TimeOptions, global_time
 from ray_rec.evaluation.asking.tables import Events
 from ray_rec.evaluation.metrics.ranking import ranking
 from ray_rec.evaluation.offline import judge

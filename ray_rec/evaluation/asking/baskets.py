@@ -3,7 +3,8 @@
 import numpy as np
 
 from ray_rec.errors import DataError
-from ray_rec.evaluation.asking.splits import Split, TimeOptions
+from ray_rec.evaluation.asking.split import Split
+from ray_rec.evaluation.asking.splits import TimeOptions
 from ray_rec.evaluation.asking.tables import Events
 from ray_rec.features.arrays import first_of_groups, segment_search, starts_of
 from ray_rec.features.config import DAY_MS

@@ -9,7 +9,8 @@ import numpy as np
 
 from ray_rec.errors import DataError
 from ray_rec.evaluation.asking.questions import Interactions, Queries, joined
-from ray_rec.evaluation.asking.splits import Split, TimeOptions, global_time
+from ray_rec.evaluation.asking.split import Split
+from ray_rec.evaluation.asking.splits import TimeOptions, global_time
 from ray_rec.evaluation.asking.tables import Events
 from ray_rec.evaluation.rankers.baselines import Ranker
 from ray_rec.features.arrays import AnyArray, Float32, mix
