@@ -100,40 +100,41 @@ def clicks(report: Plain) -> Iterable[str]:
         "which the item was taken when shown before.</p>"
     )
     for outcome, found in report["clicks"].items():
-        heads = [outcome, "AUC", "user AUC", "log loss", "ECE"]
-        rows = [
-            (
-                name,
-                [
-                    with_error(found["auc"][name]),
-                    *(number(found[m][name]) for m in ("user_auc", "log_loss", "ece")),
-                ],
-            )
-            for name in found["user_auc"]
-        ]
         counts = f"{found['rows']:,} shown, {found['positives']:,} taken"
         if "difference" in found["auc"]:
             counts += f"; AUC above prior: {with_interval(found['auc']['difference'])}"
-        curves = {
-            name: list(zip(bins["predicted"], bins["observed"], strict=True))
-            for name, bins in found["calibration"].items()
-        }
-        by_window = {
-            name: [
-                (window["window"], window["clicks"][outcome]["auc"][name])
-                for window in report.get("windows", ())
-                if outcome in window.get("clicks", {})
-            ]
-            for name in curves
-        }
-        yield (
-            table(heads, rows, report["model"])
-            + f"<p>{counts}</p>"
-            + (
-                f'<div class="charts">{lines(f"{outcome}: AUC", "window", by_window)}'
-                f"{reliability(f'{outcome}: observed rate', curves)}</div>"
-            )
-        )
+        judged = _judged(report["model"], outcome, found)
+        yield f"{judged}<p>{counts}</p>{_click_charts(report, outcome, found['calibration'])}"
+
+
+def _judged(model: str, outcome: str, found: Plain) -> str:
+    """Return a table of who predicted an outcome how well."""
+    heads = [outcome, "AUC", "user AUC", "log loss", "ECE"]
+    others = ("user_auc", "log_loss", "ece")
+    rows = [
+        (name, [with_error(found["auc"][name]), *(number(found[m][name]) for m in others)])
+        for name in found["user_auc"]
+    ]
+    return table(heads, rows, model)
+
+
+def _click_charts(report: Plain, outcome: str, calibration: Plain) -> str:
+    """Return an outcome's AUC by window and its reliability diagram, a curve for each model."""
+    curves = {
+        name: list(zip(bins["predicted"], bins["observed"], strict=True))
+        for name, bins in calibration.items()
+    }
+    by_window = {
+        name: [
+            (window["window"], window["clicks"][outcome]["auc"][name])
+            for window in report.get("windows", ())
+            if outcome in window.get("clicks", {})
+        ]
+        for name in curves
+    }
+    auc = lines(f"{outcome}: AUC", "window", by_window)
+    observed = reliability(f"{outcome}: observed rate", curves)
+    return f'<div class="charts">{auc}{observed}</div>'
 
 
 def _twins(report: Plain) -> Iterable[str]:
