@@ -13,6 +13,7 @@ from ray_rec.errors import ConfigError, StateError
 from ray_rec.model.encoder import TextEncoder
 from ray_rec.registry import Base
 from ray_rec.training.checkpoint import Checkpoints, TrainerCheckpoint, check_encoder
+from ray_rec.training.workers import Workers
 from tests.model import toy
 from tests.model.encoders import make_encoder
 
@@ -51,6 +52,35 @@ def test_the_newest_are_kept_and_each_can_be_read(checkpoints: Checkpoints) -> N
     assert older is not None
     assert older.number == 9
     assert checkpoints.newest(before=9) is None
+
+
+@pytest.mark.parametrize(
+    ("known", "at_most", "wanted", "asked"),
+    [
+        ({9, 12}, None, 12, [12]),
+        ({9, 12}, 11, 9, [9]),
+        ({9}, None, 9, [12, 9]),
+        (set(), None, None, [12, 9, 0]),
+    ],
+)
+def test_workers_go_on_from_the_newest_that_has_a_state(
+    known: set[int],
+    at_most: int | None,
+    wanted: int | None,
+    asked: list[int],
+    checkpoints: Checkpoints,
+) -> None:
+    for number in (9, 12):
+        checkpoints.write(made(number))
+    heard: list[int] = []
+
+    def resume(number: int) -> bool:
+        heard.append(number)
+        return number in known
+
+    kept = checkpoints.agreed(Workers(), resume, at_most)
+    assert (None if kept is None else kept.number) == wanted
+    assert heard == asked
 
 
 def test_going_on_with_another_encoder_is_refused(tmp_path: Path) -> None:
