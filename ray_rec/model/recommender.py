@@ -5,6 +5,7 @@ distinct items of the step, C negatives, M recent tokens, d dimensions. Items ar
 an `ItemSlice`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -117,6 +118,12 @@ class MultiTaskModel(nn.Module):
         since_ms = queries.at_ms - cut.ts[cut.of, last]
         user: Tensor = self.trunk.query(state, since_ms, cut.context > 0)
         return user
+
+    def idle(self, total: Sequence[float]) -> list[nn.Parameter]:
+        """Return what is only of tasks without rows in `total`, recall and click, [2]."""
+        heads = zip((self.recall, self.click), total, strict=True)
+        parameters = [p for head, rows in heads if not rows for p in head.parameters()]
+        return parameters + self.weights.idle(total)
 
     def losses(self, items: ItemSlice, step: Step, own: Tensor | None = None) -> LossSums:
         """Return the sums of both losses over this worker's rows of a step."""

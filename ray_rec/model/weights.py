@@ -1,7 +1,6 @@
 """How much each of the two tasks counts in a step's loss: fixed, scheduled, or learned."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -63,15 +62,6 @@ class TaskWeights(nn.Module):
             torch.exp(-click) * sums.click + sums.click_weight * click / 2,
         )
 
-    @contextmanager
-    def kept(self, total: Sequence[float]) -> Iterator[None]:
-        """Inside, an optimizer passes over the weight of a task without rows in `total`, [2].
-
-        A gradient of zero is not enough: what an optimizer remembers would move it.
-        """
-        still = [s for s, rows in zip(self.log_variance, total, strict=False) if not rows]
-        for parameter in still:
-            parameter.grad = None
-        yield
-        for parameter in still:
-            parameter.grad = torch.zeros_like(parameter)
+    def idle(self, total: Sequence[float]) -> list[nn.Parameter]:
+        """Return the weights of tasks without rows in `total`, recall and click, [2]."""
+        return [s for s, rows in zip(self.log_variance, total, strict=False) if not rows]

@@ -1,6 +1,6 @@
 """How the dense weights are moved: the optimizer, held to the version before, averaged."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -33,12 +33,22 @@ class Descent:
         network = {k: p for k, p in parameters.items() if not k.startswith(ENCODER)}
         self.average = Average(network, config.average)
         self.steps = 0
-        for parameter in parameters.values():
-            parameter.grad = torch.zeros_like(parameter)  # a worker without rows adds these
+        self.zero_grad()  # a worker without rows adds these
 
     def zero_grad(self) -> None:
         """Begin a step."""
+        for parameter in self._parameters.values():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         self._optimizer.zero_grad(set_to_none=False)
+
+    def rest(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Pass over some in this step: what nothing was asked of, decay and momentum still move.
+
+        What is shown closes in bursts, so hundreds of steps may be of one task alone.
+        """
+        for parameter in parameters:
+            parameter.grad = None
 
     def grads(self) -> list[Tensor]:
         """Return the gradient of each parameter, to be summed over workers in place."""

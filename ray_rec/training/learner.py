@@ -188,8 +188,8 @@ class Learner(Learned):
         where = f"window {course.number}, step {step}"
         mean = summed.losses / weights.clamp(min=1)
         self._guard.check(where, mean, weights, norm + summed.grad.square().sum())
-        with self._model.weights.kept(weights.tolist()):
-            self._update(summed, course.rates(self._config, step, self.steps))
+        self._descent.rest(self._model.idle(weights.tolist()))
+        self._update(summed, course.rates(self._config, step, self.steps))
 
     def _update(self, summed: Summed, rates: Rates) -> None:
         """Step the dense part, and the touched rows by their gradient."""

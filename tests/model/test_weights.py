@@ -72,19 +72,12 @@ def test_the_parts_of_two_workers_are_the_whole() -> None:
         assert one.grad.item() == pytest.approx(other.grad.item())
 
 
-def test_a_task_without_rows_keeps_its_weight_whatever_the_optimizer_remembers() -> None:
+def test_the_weight_of_a_task_without_rows_is_idle() -> None:
     weights = TaskWeights(LEARNED)
-    optimizer = torch.optim.Adam(weights.parameters(), lr=0.1)
-    for total in (TOTAL, torch.tensor([3.0, 0.0])):
-        optimizer.zero_grad(set_to_none=False)
-        click = (8.0, 4) if total[1] else (0.0, 0)
-        torch.autograd.backward(weights(_sums(6.0, 3, *click), total, 0))
-        before = [s.item() for s in weights.log_variance]
-        with weights.kept(total.tolist()):
-            optimizer.step()
-        moved = [s.item() != b for s, b in zip(weights.log_variance, before, strict=True)]
-    assert moved == [True, False]
-    assert [s.grad is not None for s in weights.log_variance] == [True, True]
+    recall, click = weights.log_variance
+    found = [weights.idle(total) for total in ((3.0, 4.0), (3.0, 0.0), (0.0, 4.0))]
+    assert [[id(p) for p in idle] for idle in found] == [[], [id(click)], [id(recall)]]
+    assert TaskWeights(ModelConfig()).idle((0.0, 0.0)) == []
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,24 @@ def test_learned_weights_are_part_of_a_version_and_move_with_their_own_task_alon
     assert learner.servable().num_items == toy.NUM_ITEMS
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "adafactor"])
+def test_a_head_of_which_nothing_is_asked_stays_as_it_is(optimizer: Any) -> None:
+    """What is shown closes in bursts: for hundreds of steps between two there is only recall."""
+    learner = _learner(config=replace(FAST, optimizer=optimizer))
+    _learn(learner, 0, [dict(row, step=0) for row in (*toy.ring_rows(9, 0), *toy.click_rows(9, 1))])
+    for number, rows, moves in (
+        (1, toy.ring_rows(40, 2), "recall"),
+        (2, toy.click_rows(40, 3), "click"),
+    ):
+        before = learner.export()
+        _learn(learner, number, rows)
+        moved = {k for k, v in learner.export().items() if not torch.equal(v, before[k])}
+        heads = {name.split(".")[1] for name in moved if name.startswith("model.")}
+        assert moves in heads
+        assert not {"recall", "click"} - {moves} & heads
+        assert "trunk" in heads, "both tasks teach what they share"
+
+
 CALIBRATED = replace(toy.PLAIN, calibration="platt")
 
 
