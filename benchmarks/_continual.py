@@ -28,7 +28,7 @@ _OUTCOME = FeatureConfig().outcome_types.index("purchase")
 _CUTOFF, _KEYS = 10, ("hr@10", "ndcg@10", "auc")
 
 _ABOUT = """
-All learned weeks 33 to 44 alike, in windows of 1,000 records. From week 45 on `every N` learns
+All learned weeks 33 to 44 alike, in windows of 1,000 records, with the demo's configuration. From week 45 on `every N` learns
 the N newest records at a time, by the same steps as `every 1,000`, only later. `never` keeps the
 network, the item vectors and how often each item was learned as they were; histories, catalogue
 and popularity go on, so it too follows what is bought lately. `never, counts frozen` keeps
@@ -37,9 +37,10 @@ window), and predict the same promoted items when they are shown, judged when th
 """
 _WAYS = """
 Ways to go on, each with an update every 10,000 records. `replay r` learns r rows of the 300
-windows before for each new one; `elastic` and `average` are `learner.elastic`, towards the update
-before, and `learner.average`; `refresh` draws the model anew every 80 windows, about three weeks,
-and learns the newest 300. All that was tried stands here, and nothing was chosen on these weeks:
+windows before for each new one; `elastic` is `learner.elastic`, towards the update before; `no
+average` and `average .999` have another `learner.average` than .99; `refresh` draws the model anew
+every 80 windows, about three weeks, and learns the newest 300. All that was tried stands here, and
+nothing was chosen on these weeks:
 """
 
 Plain = dict[str, Any]

@@ -2,7 +2,7 @@
 
     python -m benchmarks.continual [--seeds 0 1 2] [--again]
 
-All models have learned weeks 33 to 44 window by window. In weeks 45 to 50 each goes on in its own
+All models have learned weeks 33 to 44 window by window, as serve/demo.toml says. In weeks 45 to 50 each goes on in its own
 way and is asked the same in windows of 1,000 records: what will be bought next, among all items,
 and which promoted items will be bought, predicted when they are shown and judged when their week
 is over. Histories, popularity and catalogue go on for all of them. A seed whose answers are in
@@ -38,18 +38,18 @@ FIRST, ASKED, END = 33, 45, 51
 RECORDS, QUERIES = 1_000, 40
 """Of a window: its records; the baskets asked for, and the exposures predicted, at most."""
 
-ONLINE, PLAIN = "every 1,000", Habit(every=10)
+ONLINE, PLAIN = "every 1,000", Habit(every=10, average=0.99)
 HABITS = {
     "every 10,000": PLAIN,
-    "every 100,000": Habit(every=100),
-    "never": Habit(every=0),
-    "never, counts frozen": Habit(every=0, counts=False),
+    "every 100,000": replace(PLAIN, every=100),
+    "never": replace(PLAIN, every=0),
+    "never, counts frozen": replace(PLAIN, every=0, counts=False),
     "replay .5": replace(PLAIN, replay=10, ratio=0.5),
     "replay 1": replace(PLAIN, replay=10, ratio=1.0),
     "elastic 3": replace(PLAIN, elastic=3.0),
     "elastic 30": replace(PLAIN, elastic=30.0),
-    "average .9": replace(PLAIN, average=0.9),
-    "average .99": replace(PLAIN, average=0.99),
+    "no average": replace(PLAIN, average=0.0),
+    "average .999": replace(PLAIN, average=0.999),
     "refresh": replace(PLAIN, refresh=80),
 }
 """By name in the tables; windows of 1,000 records."""
@@ -104,8 +104,8 @@ def _replayed(seed: int) -> Prequential:
 
 def _config(seed: int) -> RunConfig:
     places = (f"log=sqlite:///{FOLDER}/complete_journey.db", f"state_dir={KEPT}/{seed}")
-    changes = (*complete_journey.OVERRIDES, *places, f"learner.seed={seed}")
-    return load_config(None, changes, environ={})
+    changes = (*places, f"learner.seed={seed}")
+    return load_config(ROOT / "serve" / "demo.toml", changes, environ={})
 
 
 def _fill(log: EventLog, config: RunConfig) -> None:
