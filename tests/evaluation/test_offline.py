@@ -22,16 +22,18 @@ from ray_rec.evaluation.rankers.baselines import (
 )
 from ray_rec.evaluation.rankers.baskets import DecayedFrequency, TifuConfig, TifuKnn
 from ray_rec.evaluation.rankers.ensemble import Ensemble
-from ray_rec.evaluation.rankers.live import LivePopularity
+from ray_rec.evaluation.rankers.live import Company, LivePopularity
 from ray_rec.evaluation.rankers.neighbours import TextKnn, UserKnn
 from ray_rec.evaluation.rankers.sasrec import Average, SasRec, SasRecConfig
 from ray_rec.features.arrays import AnyArray
-from ray_rec.features.config import DAY_MS
+from ray_rec.features.config import DAY_MS, FeatureConfig
 from tests.evaluation.tables import Taken, table
 
 ITEMS = ["milk", "bread", "tea", "rice"]
 TEXTS = np.eye(4, 6, dtype=np.float32)  # a direction of its own for each item
 TINY = SasRecConfig(dim=8, blocks=1, heads=1, length=4, batch=4, epochs=30, peak=0.03, dropout=0.0)
+
+SOCIABLE = FeatureConfig(half_lives_days=(7.0, 1e9), covisits=5)
 
 
 def by_days(number: int) -> Ranker:
@@ -44,6 +46,7 @@ RANKERS: dict[str, Callable[[], Ranker]] = {
     "popularity": Popularity,
     "recency-popularity": RecencyPopularity,
     "live-popularity": LivePopularity,
+    "company": lambda: Company(SOCIABLE),
     "own-frequency": OwnFrequency,
     "item-knn": ItemKnn,
     "user-knn": UserKnn,
@@ -75,6 +78,21 @@ def test_live_popularity_counts_until_the_question() -> None:
     ]
     found = scores(LivePopularity(days=2), taken)
     assert found.tolist() == [[1, 1, 0, 0], [0, 1, 0, 1]]
+
+
+def test_company_alone_counts_until_the_question() -> None:
+    day = DAY_MS
+    taken = [
+        *(("ann", "milk", 1 * day), ("bob", "milk", 2 * day), ("ann", "bread", 3 * day)),
+        ("bob", "tea", 4 * day),  # asked: bread is in the company of milk, and nothing else
+        ("ann", "rice", 5 * day),  # asked: tea is, by half of milk's; bread and milk go together
+    ]
+    bob, ann = scores(Company(SOCIABLE), taken)
+    # One event of each, but two of milk; what nobody will forget counts whole.
+    assert bob == pytest.approx([0, np.log1p(10 / 2**0.25), 0, 0], rel=1e-5)
+    bread, tea = 1 / 2**0.5 / 2**0.25, 1 / 2**0.5 / 2**0.25
+    milk = 1 / 3**0.25
+    assert ann == pytest.approx(np.log1p(10 * np.array([milk, bread, tea, 0])), rel=1e-5)
 
 
 def test_user_knn_mixes_own_and_the_neighbours_things() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ray_rec.config import RunConfig
 from ray_rec.evaluation.asking.questions import Interactions, Queries
-from ray_rec.evaluation.rankers.live import Timeline
+from ray_rec.evaluation.rankers.live import LiveCounts
 from ray_rec.evaluation.rankers.records import item_records, records
 from ray_rec.events.schema import EVENTS, EVENTS_SCHEMA, ITEMS
 from ray_rec.features.arrays import (
@@ -25,10 +25,8 @@ from ray_rec.features.arrays import (
     numbers,
     ragged_ranges,
 )
-from ray_rec.features.covisits import NO_COMPANIONS, Covisits, reach_of
 from ray_rec.features.examples import WindowExamples, assign_steps
 from ray_rec.features.histories import History
-from ray_rec.features.popularity import Popularity
 from ray_rec.features.state import FeatureState
 from ray_rec.log.window import Window
 from ray_rec.model.encoder import TextEncoder
@@ -88,9 +86,7 @@ class Hybrid:
         self._learner.observe(items, raw)
         if start is not None:
             self._learner.load(self._learner.state() | dict(start))
-        self._timeline = Timeline()
-        self._counted, self._counts = 0, Popularity(features.half_lives_days)
-        self._covisits, self._company = Covisits(features.covisits), NO_COMPANIONS
+        self._live = LiveCounts(features)
         self._servable: Servable | None = None
         self._state.apply(
             Window(0, {ITEMS: {0: (0, items.num_rows)}}), {ITEMS: item_records(items)}
@@ -103,18 +99,14 @@ class Hybrid:
         """
         if self._servable is None:
             self._servable = self._learner.servable()
-        if self._timeline.follow(queries):
-            if self._features.covisits:
-                self._company = self._timeline.company(reach_of(self._features))
-            self._recount()
+        self._live.follow(queries)
         out = np.empty((len(queries), queries.num_items), np.float32)
         for moment in np.unique(queries.ts).tolist():
             asked = np.flatnonzero(queries.ts == moment)
             histories = [self._newest(queries.histories[query]) for query in asked.tolist()]
-            until = min(moment, self._timeline.learned_ms + 1) if frozen else moment
-            self._count_before(until)
-            popularity = self._counts.features(until)
-            covisits = self._covisits.supports(histories, popularity)
+            until = min(moment, self._live.timeline.learned_ms + 1) if frozen else moment
+            popularity, company = self._live.before(until)
+            covisits = company.supports(histories, popularity)
             out[asked] = self._servable.recall_batch(
                 histories, queries.ts[asked], popularity, covisits
             )
@@ -127,7 +119,7 @@ class Hybrid:
 
     def observe(self, done: Interactions) -> None:
         """Learn from it in the order of time; the same is learned once."""
-        if not self._timeline.observe(done):
+        if not self._live.timeline.observe(done):
             return
         if self._ordered:
             done = _apart(done)
@@ -198,23 +190,6 @@ class Hybrid:
             "ts": done.ts,
         }
         return records(columns, len(place), EVENTS_SCHEMA)
-
-    def _recount(self) -> None:
-        self._counted, self._counts = 0, Popularity(self._features.half_lives_days)
-        self._counts.grow(self._items.num_rows)
-        self._covisits = Covisits(self._features.covisits)
-        self._covisits.grow(self._items.num_rows)
-
-    def _count_before(self, at_ms: int) -> None:
-        """Count all that happened strictly before a time, and no more."""
-        timeline = self._timeline
-        until = int(np.searchsorted(timeline.ts, at_ms))
-        if until < self._counted:
-            self._recount()
-        new = slice(self._counted, until)
-        self._counts.add(timeline.item[new], timeline.ts[new])
-        self._covisits.add(timeline.item, self._company.within(self._counted, until))
-        self._counted = until
 
 
 def _apart(done: Interactions) -> Interactions:

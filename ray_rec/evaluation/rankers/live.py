@@ -1,11 +1,12 @@
-"""What is popular at the very time of a question, not at the end of what was learned."""
+"""What is known at the very time of a question, not at the end of what was learned."""
 
 import numpy as np
 
 from ray_rec.evaluation.asking.questions import Interactions, Queries
-from ray_rec.features.arrays import AnyArray, Int64
-from ray_rec.features.config import DAY_MS
-from ray_rec.features.covisits import Companions, companions_of
+from ray_rec.features.arrays import AnyArray, Float32, Int64
+from ray_rec.features.config import DAY_MS, FeatureConfig
+from ray_rec.features.covisits import NO_COMPANIONS, Companions, Covisits, companions_of, reach_of
+from ray_rec.features.popularity import Popularity
 
 
 class Timeline:
@@ -44,6 +45,71 @@ class Timeline:
     def company(self, reach: int) -> Companions:
         """Return the last `reach` things that each token's user had taken before it."""
         return companions_of(self.user, self.item, reach)
+
+
+class LiveCounts:
+    """Popularity and company of a catalogue as of any time; times in their order cost the least."""
+
+    def __init__(self, features: FeatureConfig) -> None:
+        self.timeline = Timeline()
+        self._features, self._company = features, NO_COMPANIONS
+        self._num_items, self._counted = 0, 0
+        self._popularity, self._covisits = self._nothing()
+
+    def follow(self, queries: Queries) -> None:
+        """Take what these queries may know, where their time has come."""
+        if self.timeline.follow(queries):
+            if self._features.covisits:
+                self._company = self.timeline.company(reach_of(self._features))
+            self._num_items, self._counted = queries.num_items, 0
+            self._popularity, self._covisits = self._nothing()
+
+    def before(self, at_ms: int) -> tuple[Float32, Covisits]:
+        """Return log counts [N, H] at a time and the company, of what came strictly before it."""
+        timeline = self.timeline
+        until = int(np.searchsorted(timeline.ts, at_ms))
+        if until < self._counted:
+            self._counted = 0
+            self._popularity, self._covisits = self._nothing()
+        new = slice(self._counted, until)
+        self._popularity.add(timeline.item[new], timeline.ts[new])
+        self._covisits.add(timeline.item, self._company.within(self._counted, until))
+        self._counted = until
+        return self._popularity.features(at_ms), self._covisits
+
+    def _nothing(self) -> tuple[Popularity, Covisits]:
+        popularity = Popularity(self._features.half_lives_days)
+        covisits = Covisits(self._features.covisits)
+        popularity.grow(self._num_items)
+        covisits.grow(self._num_items)
+        return popularity, covisits
+
+
+class Company:
+    """Items by how much they are in the company of what a user took last: counting alone.
+
+    It is what the hybrid adds in answering (`model.late_covisits`), without anything learned.
+    """
+
+    name = "company"
+
+    def __init__(self, features: FeatureConfig) -> None:
+        self._live = LiveCounts(features)
+
+    def scores(self, queries: Queries) -> AnyArray:
+        """Return the support of each item, 0 where `features.covisits` is 0."""
+        self._live.follow(queries)
+        out = np.zeros((len(queries), queries.num_items), np.float32)
+        for query, at_ms in enumerate(queries.ts.tolist()):
+            popularity, covisits = self._live.before(at_ms)
+            support = covisits.support(queries.histories[query].item, popularity)
+            if support is not None:
+                out[query] = support
+        return out
+
+    def observe(self, done: Interactions) -> None:
+        """Remember."""
+        self._live.timeline.observe(done)
 
 
 class LivePopularity:

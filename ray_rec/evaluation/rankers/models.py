@@ -21,7 +21,7 @@ from ray_rec.evaluation.rankers.baselines import (
 from ray_rec.evaluation.rankers.baskets import DecayedFrequency, TifuKnn
 from ray_rec.evaluation.rankers.ensemble import NUM_MEMBERS, Ensemble
 from ray_rec.evaluation.rankers.hybrid import Frozen, Hybrid
-from ray_rec.evaluation.rankers.live import LivePopularity
+from ray_rec.evaluation.rankers.live import Company, LivePopularity
 from ray_rec.evaluation.rankers.neighbours import TextKnn, UserKnn
 from ray_rec.evaluation.rankers.sasrec import Average, SasRec
 from ray_rec.model.combining import Combine
@@ -98,6 +98,7 @@ MODELS: dict[str, Callable[[Makings], Ranker]] = {
     "popularity": lambda _: Popularity(),
     "recency-popularity": lambda _: RecencyPopularity(),
     "live-popularity": lambda _: LivePopularity(),
+    "company": lambda m: Company(m.config.features),
     "own-frequency": lambda _: OwnFrequency(),
     "decayed-frequency": lambda _: DecayedFrequency(),
     "item-knn": lambda _: ItemKnn(),
