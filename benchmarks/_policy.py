@@ -3,7 +3,6 @@
 It runs in a process of its own and leaves a file of answers.
 """
 
-import json
 import resource
 import time
 from collections.abc import Sequence
@@ -16,11 +15,10 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from benchmarks._asked import by_time, keep, kept_answers, pretrained
 from ray_rec.config import RunConfig
 from ray_rec.evaluation.asking.ledger import Ranked
 from ray_rec.evaluation.asking.logged import read_log
-from ray_rec.evaluation.asking.splits import Split, TimeOptions, global_time
-from ray_rec.evaluation.asking.tables import Events
 from ray_rec.evaluation.offline import View, judge_views
 from ray_rec.evaluation.rankers.hybrid import Hybrid
 from ray_rec.evaluation.rankers.neighbours import TextKnn
@@ -30,12 +28,9 @@ from ray_rec.model.adapt import AdaptOptions, adapt
 from ray_rec.model.encoder import TextEncoder
 from ray_rec.model.self_supervised import LossOptions
 from ray_rec.model.servable import ITEMS, WHITENING
-from ray_rec.model.text import TextStore, Vectors, Whitening
+from ray_rec.model.text import Vectors, Whitening
 
 MODEL, KNN = Hybrid.name, TextKnn.name
-_ASKED = ("user", "target_query", "seen")
-_LEARNED = 0.9
-"""Share of the events before the test; of these, as many again are before the earlier stretch."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +101,7 @@ def measure(task: Task) -> None:
     with open_log(config.log) as log:
         logged = read_log(log, config)
     texts = [str(text) for text in logged.items["text"].to_pylist()]
-    raw, encoder, start = _pretrained(config, texts), None, None
+    raw, encoder, start = pretrained(config, texts), None, None
     began, figures = time.process_time(), []
     if task.start is not None:
         start = torch.load(task.start)
@@ -119,7 +114,7 @@ def measure(task: Task) -> None:
     tuned = encoder if config.encoder.learns else None
     hybrid = Hybrid(config, logged.items, raw, task.passes, True, tuned, start)
     hybrid.after_pass = lambda _: figures.append(_figures(encoder, time.process_time() - began))
-    split = _split(logged.events, task.earlier).without_repeats().sampled(task.questions)
+    split = by_time(logged.events, task.earlier).without_repeats().sampled(task.questions)
     view = View(np.ones(len(split.target), np.bool_), repeats=False)
     answers = judge_views(split, [hybrid], [view])[0]
     if task.start is None:
@@ -128,23 +123,6 @@ def measure(task: Task) -> None:
         raw = encoder.raw(texts)
     near = judge_views(split, [TextKnn(raw, config.model.text_dim)], [view])[0]
     _keep(task, answers.with_answers(near), _held(figures[-1], encoder, texts))
-
-
-def _pretrained(config: RunConfig, texts: Sequence[str]) -> Vectors:
-    """Return the vectors of the pretrained encoder; zeros where a text is empty."""
-    encoder = TextEncoder(replace(config.encoder, policy="frozen"))
-    raw = TextStore(f"{config.state_dir}/texts", encoder.digest).vectors(texts, encoder.encode)
-    raw[np.array([not text for text in texts])] = 0.0
-    return raw
-
-
-def _split(events: Events, earlier: bool) -> Split:
-    """Return the test, or the questions of the same kind before it that know nothing of it."""
-    options = TimeOptions(_LEARNED, same_time=True)
-    if not earlier:
-        return global_time(events, options)
-    before = events.only(events.ts < options.begin_ms(events.ts))
-    return global_time(before, replace(options, quantile=2 - 1 / _LEARNED))
 
 
 def _adapted(config: RunConfig, texts: Sequence[str], how: dict[str, Any]) -> Watched:
@@ -198,17 +176,12 @@ def held_mb(encoder: TextEncoder, texts: Sequence[str]) -> float:
 
 
 def _keep(task: Task, answers: Ranked, figures: Figures) -> None:
-    kept = {name: answers.ranks[name] for name in (MODEL, KNN)}
-    kept |= {name: getattr(answers, name) for name in _ASKED}
-    how = np.array(json.dumps({"key": task.key, **asdict(figures)}))
-    np.savez(task.kept, allow_pickle=False, how=how, **kept)
+    kept = replace(answers, ranks={name: answers.ranks[name] for name in (MODEL, KNN)})
+    keep(task.kept, kept, {"key": task.key, **asdict(figures)})
 
 
 def read(kept: Path) -> tuple[Ranked, Figures, str]:
     """Return the answers that were kept, by `MODEL` and `KNN`, the figures, and the key."""
-    with np.load(kept) as file:
-        how = json.loads(str(file["how"]))
-        user, query, seen = (file[name] for name in _ASKED)
-        ranks = {name: file[name] for name in (MODEL, KNN)}
+    answers, how, _ = kept_answers(kept)
     key = how.pop("key")
-    return Ranked(np.zeros_like(user), user, query, seen, seen, ranks), Figures(**how), key
+    return answers, Figures(**how), key

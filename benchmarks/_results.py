@@ -26,7 +26,7 @@ def finish(
         "benchmark": name,
         "quick": quick,
         "result": rounded,
-        "config": {key: value for key, value in config.items() if key not in _PLACES},
+        "config": lasting(config),
         "commit": commit(),
         "machine": machine(),
     }
@@ -34,6 +34,11 @@ def finish(
     path = RESULTS / f"{name}{'-quick' if quick else ''}.json"
     path.write_text(json.dumps(record, indent=2, default=str) + "\n")
     print(json.dumps(rounded), flush=True)
+
+
+def lasting(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a configuration says something on another machine."""
+    return {key: value for key, value in config.items() if key not in _PLACES}
 
 
 def put_tables(name: str, lines: Iterable[str]) -> None:

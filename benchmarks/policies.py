@@ -17,12 +17,12 @@ from pathlib import Path
 
 from benchmarks._policy import KNN, MODEL, Task, measure, read
 from benchmarks._results import ROOT, finish, put_tables
+from benchmarks._tables import beside
 from benchmarks.quality import Row, configure, fill, key_of
 from ray_rec.evaluation.reports.trials import described
 
 FOLDER = ROOT / "var" / "policies"
 BEFORE, REFERENCE = "before", "frozen"
-_METRICS = ("hr@10", "ndcg@10")
 
 
 def main() -> int:
@@ -116,26 +116,8 @@ def _page(result: Row) -> Iterator[str]:
         )
     for model in (MODEL, KNN):
         yield f"\n`{model}`:\n"
-        yield from _quality(result[model])
+        yield from beside(result[model], REFERENCE)
     yield ""
-
-
-def _quality(report: Row) -> Iterator[str]:
-    """Yield a table: metrics, what is above the frozen row, and HR@10 by times learned."""
-    buckets = report["by_times_seen"]
-    heads = ["HR@10", "NDCG@10", f"HR@10 above {REFERENCE}", "NDCG@10 above"]
-    yield "| row | " + " | ".join([*heads, *(f"HR, learned {name}" for name in buckets)]) + " |"
-    yield "| --- |" + " --- |" * (len(heads) + len(buckets))
-    above = report[f"above_{REFERENCE}"]
-    for name, values in report["recall"].items():
-        cells = [_with_error(values[metric]) for metric in _METRICS]
-        cells += [_with_error(above[name][m], "+") if name in above else "" for m in _METRICS]
-        cells += [f"{bucket['hr'][name]['value']:.3f}" for bucket in buckets.values()]
-        yield f"| {name} | " + " | ".join(cells) + " |"
-
-
-def _with_error(found: Row, sign: str = "") -> str:
-    return f"{found['value']:{sign}.4f} ± {found['error']:.4f}"
 
 
 if __name__ == "__main__":

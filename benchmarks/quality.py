@@ -12,12 +12,12 @@ import json
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from benchmarks._results import RESULTS, ROOT, put_tables
+from benchmarks._results import RESULTS, ROOT, lasting, put_tables
+from benchmarks._tables import sections
 from ray_rec.config import RunConfig, load_config
 from ray_rec.datasets import complete_journey
 from ray_rec.datasets.tables import import_tables
@@ -26,13 +26,13 @@ from ray_rec.evaluation.asking.stretch import moment_ms
 from ray_rec.evaluation.evaluate import evaluate
 from ray_rec.evaluation.options import EvaluateOptions
 from ray_rec.evaluation.reports.evaluation import write_evaluation
-from ray_rec.evaluation.reports.summary import BASELINE
 from ray_rec.events.schema import EVENTS
 from ray_rec.log.base import create_standard_topics, open_log
 
 ROWS = ROOT / "benchmarks" / "quality.toml"
 FOLDER, KEPT = ROOT / "var" / "quality", RESULTS / "quality"
-_SAID = ("hr@10", "ndcg@10", "recall@10", "mrr")
+_CODE = ("config.py", "datasets", "evaluation", "events", "features", "log", "model", "training")
+"""Of ray_rec, what an evaluation runs."""
 
 Row = dict[str, Any]
 
@@ -45,7 +45,7 @@ def main() -> int:
         if not given.only or row["name"] in given.only:
             _measure(row, given.data, given.again)
     found = [(row, json.loads(path.read_text())) for row in rows if (path := _kept(row)).exists()]
-    put_tables("quality", _page(found))
+    put_tables("quality", sections(found))
     return 0
 
 
@@ -69,7 +69,7 @@ def _measure(row: Row, data: Path | None, again: bool) -> None:
     fill(row, config, data)
     report = evaluate(config, _options(row), lambda name, done, all_: _tell(row, name, done, all_))
     write_evaluation(report, FOLDER / row["name"])
-    kept = {name: report[name] for name in report if name not in ("config", "options", "data")}
+    kept = report | {"config": lasting(report["config"])}
     KEPT.mkdir(parents=True, exist_ok=True)
     _kept(row).write_text(json.dumps({"key": key, **kept}, indent=1) + "\n")
 
@@ -84,11 +84,11 @@ def configure(row: Row) -> RunConfig:
 
 
 def key_of(row: Row, config: RunConfig) -> str:
-    """Return a digest of all that the numbers follow from: the code, the row, the configuration."""
-    tree = ["git", "-C", str(ROOT), "rev-parse", "HEAD:ray_rec"]
-    code = subprocess.run(tree, capture_output=True, text=True, check=True).stdout.strip()
-    plain = {k: v for k, v in config.to_dict().items() if k not in ("log", "registry", "state_dir")}
-    return sha256(json.dumps([code, row, plain], sort_keys=True).encode()).hexdigest()[:16]
+    """Return a digest of what numbers follow from: committed code, the row, the configuration."""
+    trees = ["git", "-C", str(ROOT), "rev-parse", *(f"HEAD:ray_rec/{part}" for part in _CODE)]
+    code = subprocess.run(trees, capture_output=True, text=True, check=True).stdout
+    plain = [code, row, lasting(config.to_dict())]
+    return sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def fill(row: Row, config: RunConfig, data: Path | None) -> None:
@@ -125,72 +125,6 @@ def _tell(row: Row, name: str, done: int, total: int) -> None:
 
 def _kept(row: Row) -> Path:
     return KEPT / f"{row['name']}.json"
-
-
-def _page(found: Sequence[tuple[Row, Row]]) -> Iterator[str]:
-    if not found:
-        yield "No row has been measured yet.\n"
-    for row, report in found:
-        yield f"## {row['title']}\n"
-        yield (
-            f"`python -m benchmarks.quality --data DIR --only {row['name']}`, commit "
-            f"{report['commit'][:12]}, seeds {', '.join(map(str, report['seeds']))}, "
-            f"{report['queries']:,} questions of {report['users']:,} users among "
-            f"{report['items']:,} items, {report['duration_s']:,.0f} s.\n"
-        )
-        yield from _clicks(report) if report.get("clicks") else _table(report)
-        if "new_to_user" in report:
-            yield "\nOf these, items new to the user:\n"
-            yield from _table(report["new_to_user"])
-        yield ""
-
-
-def _table(report: Row) -> Iterator[str]:
-    """Yield a table: each metric with its standard error, then HR@10 by times learned.
-
-    Below it stands by how much the first model is above what it was to be compared with.
-    """
-    metrics = [m for m in _SAID if m in next(iter(report["recall"].values()))]
-    buckets = report["by_times_seen"]
-    yield "| model | " + " | ".join([*metrics, *(f"hr, learned {name}" for name in buckets)]) + " |"
-    yield "| --- |" + " --- |" * (len(metrics) + len(buckets))
-    for model, values in report["recall"].items():
-        cells = [f"{values[m]['value']:.4f} ± {values[m]['error']:.4f}" for m in metrics]
-        cells += [_share(found, model) for found in buckets.values()]
-        yield f"| {model} | " + " | ".join(cells) + " |"
-    first = next(iter(report["recall"]))
-    for reference in report["references"]:
-        if reference not in (BASELINE, first):
-            over = report[f"above_{reference}"][first]
-            told = ", ".join(f"{metric} {_interval(over[metric])}" for metric in metrics)
-            yield f"\n`{first}` above `{reference}`, 95 % over users: {told}."
-
-
-def _clicks(report: Row) -> Iterator[str]:
-    """Yield a table of click models for each outcome; the others are set below the first."""
-    for outcome, found in report["clicks"].items():
-        yield f"{found['rows']:,} shown items, {found['rare']['rows']:,} of them shown fewer than"
-        yield f"20 times before; `{outcome}`.\n"
-        yield "| model | AUC | the first's above it, 95 % | per user | rare | log loss | ECE |"
-        yield "| --- |" + " --- |" * 6
-        above = found["above"] | {"item-prior": found["auc"]["difference"]}
-        for model, loss in found["log_loss"].items():
-            auc, over = found["auc"][model], above.get(model)
-            interval = "" if over is None else _interval(over)
-            yield (
-                f"| {model} | {auc['value']:.4f} ± {auc['error']:.4f} "
-                f"| {interval} "
-                f"| {found['user_auc'][model]:.4f} | {found['rare']['auc'][model]:.4f} "
-                f"| {loss:.4f} | {found['ece'][model]:.4f} |"
-            )
-
-
-def _interval(over: Row) -> str:
-    return f"{over['value']:+.4f} [{over['low']:+.4f}, {over['high']:+.4f}]"
-
-
-def _share(bucket: Row, model: str) -> str:
-    return f"{bucket['hr'][model]['value']:.3f}" if "hr" in bucket else ""
 
 
 if __name__ == "__main__":
