@@ -1,0 +1,114 @@
+"""One row of benchmarks.ablation: the hybrid without one of its parts, and what it answers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from benchmarks._asked import before_test, by_time, keep, options, pretrained
+from ray_rec.config import RunConfig
+from ray_rec.evaluation.asking.logged import Logged
+from ray_rec.evaluation.asking.splits import Split, item_holdout
+from ray_rec.evaluation.offline import View, judge_views
+from ray_rec.evaluation.rankers.baselines import Ranker
+from ray_rec.evaluation.rankers.hybrid import Frozen, Hybrid
+from ray_rec.evaluation.rankers.live import Company
+from ray_rec.evaluation.rankers.neighbours import TextKnn
+from ray_rec.model.servable import MODEL
+from ray_rec.model.text import Vectors
+from ray_rec.training.texts import text_key
+
+_GIVEN = f"{MODEL}recall.text"
+"""Of what was learned, the weights of late text: each row has those of its configuration."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """How a row differs from the whole.
+
+    Attributes:
+        model: who is asked: hybrid, hybrid-frozen, company or text-knn.
+        texts: what texts are to it: whole, none, or random.
+        held: what of a tenth of the items is not learned: nothing (""), all that ever happened to
+            them, as if they were not there (gone), or only what was before the split (live).
+        start: the row whose model is asked; "" trains one.
+    """
+
+    name: str
+    config: RunConfig
+    model: str = "hybrid"
+    texts: str = "whole"
+    held: str = ""
+    start: str = ""
+
+
+def answer(row: Row, logged: Logged, passes: int, earlier: bool, key: str, kept: Path) -> None:
+    """Learn, ask, and keep the answers, with the place of each target and whether it is held."""
+    torch.set_num_threads(row.config.training.torch_threads)
+    split, held = _asked(row, logged, earlier)
+    items, raw = _TEXTS[row.texts](logged.items, row.config)
+    start = None
+    if row.start:
+        start = torch.load(kept.with_name(f"{row.start}.pt"))
+        del start[_GIVEN]
+    hybrid = Hybrid(row.config, items, raw, 0 if row.start else passes, True, start=start)
+    others: dict[str, Callable[[], Ranker]] = {
+        "hybrid-frozen": lambda: Frozen(hybrid),
+        "company": lambda: Company(row.config.features),
+        "text-knn": lambda: TextKnn(raw, row.config.model.text_dim),
+    }
+    ranker = others.get(row.model, lambda: hybrid)()
+    view = View(np.ones(len(split.target), np.bool_), repeats=False)
+    answers = judge_views(split, [ranker], [view])[0]
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    if ranker is hybrid and not row.start:
+        torch.save(hybrid.learned(), kept.with_suffix(".pt"))
+    own = {"place": split.target, "held": held, "collected": answers.collected}
+    keep(kept, replace(answers, ranks={row.name: answers.ranks[ranker.name]}), {"key": key}, **own)
+
+
+def _asked(row: Row, logged: Logged, earlier: bool) -> tuple[Split, np.ndarray]:
+    """Return the questions, and which targets [T] are held items."""
+    events = before_test(logged.events, earlier)
+    if not row.held:
+        split = by_time(logged.events, earlier).without_repeats()
+        return split, np.zeros(len(split.target), np.bool_)
+    split = item_holdout(events, options=options(earlier)).without_repeats()
+    held = np.isin(events.item[split.target], events.item[~split.known])
+    if row.held == "live":
+        begun = events.ts >= options(earlier).begin_ms(events.ts)
+        split = replace(split, known=split.known | begun)
+    return split, held
+
+
+def _whole(items: pa.Table, config: RunConfig) -> tuple[pa.Table, Vectors]:
+    return items, pretrained(config, _texts(items))
+
+
+def _none(items: pa.Table, config: RunConfig) -> tuple[pa.Table, Vectors]:
+    place = items.schema.get_field_index("text")
+    empty = pa.array([""] * items.num_rows, items.schema.field(place).type)
+    raw = np.zeros_like(pretrained(config, _texts(items)))
+    return items.set_column(place, items.schema.field(place), empty), raw
+
+
+def _random(items: pa.Table, config: RunConfig) -> tuple[pa.Table, Vectors]:
+    """Return a vector for each distinct text, drawn by its hash."""
+    texts = _texts(items)
+    raw = pretrained(config, texts)
+    for row, text in enumerate(texts):
+        if text:
+            drawn = np.random.default_rng(text_key(text))
+            raw[row] = drawn.standard_normal(raw.shape[1], np.float32)
+    return items, raw
+
+
+_TEXTS: dict[str, Callable[[pa.Table, RunConfig], tuple[pa.Table, Vectors]]]
+_TEXTS = {"whole": _whole, "none": _none, "random": _random}
+
+
+def _texts(items: pa.Table) -> Sequence[str]:
+    return [str(text) for text in items["text"].to_pylist()]
