@@ -12,6 +12,8 @@ import json
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from ray_rec.evaluation.asking.stretch import moment_ms
 from ray_rec.evaluation.evaluate import evaluate
 from ray_rec.evaluation.options import EvaluateOptions
 from ray_rec.evaluation.reports.evaluation import write_evaluation
+from ray_rec.evaluation.reports.report import headline
 from ray_rec.events.schema import EVENTS
 from ray_rec.log.base import create_standard_topics, open_log
 
@@ -67,17 +70,51 @@ def _measure(row: Row, data: Path | None, again: bool) -> None:
         sys.stderr.write(f"{row['name']}: needs --data DIR with {row['data']}; left out\n")
         return
     fill(row, config, data)
-    report = evaluate(config, _options(row), lambda name, done, all_: _tell(row, name, done, all_))
-    write_evaluation(report, FOLDER / row["name"])
+    report = _replayed(row, config) if row["protocol"] == "prequential" else _evaluated(row, config)
     kept = report | {"config": lasting(report["config"])}
     KEPT.mkdir(parents=True, exist_ok=True)
     _kept(row).write_text(json.dumps({"key": key, **kept}, indent=1) + "\n")
 
 
+def _evaluated(row: Row, config: RunConfig) -> Row:
+    report = evaluate(config, _options(row), lambda name, done, all_: _tell(row, name, done, all_))
+    write_evaluation(report, FOLDER / row["name"])
+    return report
+
+
+def _replayed(row: Row, config: RunConfig) -> Row:
+    """Return the means of a replay under each seed, which takes one at a time."""
+    seeds, reports = row["seeds"], []
+    for seed in seeds:
+        own = replace(config, learner=replace(config.learner, seed=seed))
+        plain = {name: value for name, value in row.items() if name != "seeds"}
+        reports.append(evaluate(own, _options(plain)))
+        write_evaluation(reports[-1], FOLDER / row["name"] / f"seed-{seed}")
+        sys.stderr.write(f"{row['name']}: seed {seed}\n")
+    mean: Row = mean_of(reports)
+    spent_s = sum(report["duration_s"] for report in reports)
+    by_seed = [headline(report) for report in reports]
+    return mean | {"seeds": seeds, "by_seed": by_seed, "duration_s": spent_s}
+
+
+def mean_of(reports: Sequence[Any]) -> Any:
+    """Return the mean of each fraction of reports of one form; all else is that of the first.
+
+    >>> mean_of([{"auc": 0.5, "rows": [1, 0.25]}, {"auc": 0.75, "rows": [1, 0.5]}])
+    {'auc': 0.625, 'rows': [1, 0.375]}
+    """
+    first = reports[0]
+    if isinstance(first, dict):
+        return {name: mean_of([report[name] for report in reports]) for name in first}
+    if isinstance(first, list):
+        return [mean_of(values) for values in zip(*reports, strict=True)]
+    return sum(reports) / len(reports) if isinstance(first, float) else first
+
+
 def configure(row: Row) -> RunConfig:
     """Return the configuration of a row: its file, then what it sets, on the log of its data."""
     path = ROOT / "benchmarks" / row["config"] if "config" in row else None
-    log = FOLDER / f"{row.get('data', 'complete_journey')}.db"
+    log = FOLDER / f"{row.get('log') or row.get('data', 'complete_journey')}.db"
     places = [f"log=sqlite:///{log}", f"state_dir={FOLDER / 'state'}"]
     usual = [] if path else list(complete_journey.OVERRIDES)
     return load_config(path, [*usual, *places, *row.get("set", ())])

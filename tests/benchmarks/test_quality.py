@@ -9,6 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from benchmarks import _results, quality
+from benchmarks._tables import sections
 
 ROW = """
 [[row]]
@@ -76,7 +77,10 @@ def test_a_row_is_measured_once_and_its_table_takes_the_place_of_the_old_one(
     assert page[-1].startswith("`popularity` above `random`, 95 % over users: hr@10 +")
 
     kept = (measure.place / "KEPT" / "tiny.json").read_text()
-    assert json.loads(kept)["queries"] == 3
+    told = json.loads(kept)
+    assert (told["queries"], told["options"]["protocol"]) == (3, "leave-one-out")
+    assert told["data"]["counts"]["events"] == 9
+    assert "log" not in told["config"], "where it was says nothing on another machine"
     assert measure(*data) == page
     assert (measure.place / "KEPT" / "tiny.json").read_text() == kept, "it was not measured again"
 
@@ -87,3 +91,37 @@ def test_without_its_data_a_row_is_left_out_and_named(
     page = measure()
     assert page[-1] == "No row has been measured yet."
     assert "tiny: needs --data DIR with tea" in capsys.readouterr().err
+
+
+def test_what_differs_between_seeds_is_their_mean() -> None:
+    first = {"rows": 3, "auc": {"value": 0.5}, "windows": [{"hr": 0.25}, {}], "commit": "a"}
+    second = {"rows": 3, "auc": {"value": 0.75}, "windows": [{"hr": 0.5}, {}], "commit": "a"}
+    mean = {"rows": 3, "auc": {"value": 0.625}, "windows": [{"hr": 0.375}, {}], "commit": "a"}
+    assert quality.mean_of([first, second]) == mean
+
+
+CLICKS = {
+    "purchase": {
+        "rows": 1200,
+        "auc": {
+            "hybrid": {"value": 0.9, "error": 0.01},
+            "item-prior": {"value": 0.8, "error": 0.02},
+            "difference": {"value": 0.1, "low": 0.05, "high": 0.15},
+        },
+        "user_auc": {"hybrid": 0.88, "item-prior": 0.79},
+        "log_loss": {"hybrid": 0.25, "item-prior": 0.5},
+        "ece": {"hybrid": 0.01, "item-prior": 0.02},
+    }
+}
+
+
+def test_clicks_are_counted_as_shown_items_and_a_changed_tree_is_told_of() -> None:
+    row = {"name": "shown", "title": "Shown", "protocol": "global-time"}
+    report = {"commit": "0123456789ab-dirty", "seeds": [0], "items": 12, "duration_s": 2.0}
+    page = "\n".join(sections([(row, report | {"clicks": CLICKS})])).splitlines()
+    assert "commit 0123456789ab-dirty, seeds 0, the clicks on 1,200 shown items" in page[2]
+    assert page[6].startswith("| model | AUC |")
+    assert page[8:10] == [
+        "| hybrid | 0.9000 ± 0.0100 |  | 0.8800 | 0.2500 | 0.0100 |",
+        "| item-prior | 0.8000 ± 0.0200 | +0.1000 [+0.0500, +0.1500] | 0.7900 | 0.5000 | 0.0200 |",
+    ]
