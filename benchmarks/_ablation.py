@@ -12,11 +12,13 @@ from benchmarks._asked import before_test, by_time, keep, options, pretrained
 from ray_rec.config import RunConfig
 from ray_rec.evaluation.asking.logged import Logged
 from ray_rec.evaluation.asking.splits import Split, item_holdout
+from ray_rec.evaluation.asking.tables import Events
 from ray_rec.evaluation.offline import View, judge_views
 from ray_rec.evaluation.rankers.baselines import Ranker
 from ray_rec.evaluation.rankers.hybrid import Frozen, Hybrid
 from ray_rec.evaluation.rankers.live import Company
 from ray_rec.evaluation.rankers.neighbours import TextKnn
+from ray_rec.features.arrays import Bool
 from ray_rec.model.servable import MODEL
 from ray_rec.model.text import Vectors
 from ray_rec.training.texts import text_key
@@ -48,8 +50,8 @@ class Row:
 def answer(row: Row, logged: Logged, passes: int, earlier: bool, key: str, kept: Path) -> None:
     """Learn, ask, and keep the answers, with the place of each target and whether it is held."""
     torch.set_num_threads(row.config.training.torch_threads)
-    split, held = _asked(row, logged, earlier)
-    items, raw = _TEXTS[row.texts](logged.items, row.config)
+    split, held = asked(logged.events, row.held, earlier)
+    items, raw = TEXTS[row.texts](logged.items, pretrained(row.config, _texts(logged.items)))
     start = None
     if row.start:
         start = torch.load(kept.with_name(f"{row.start}.pt"))
@@ -70,44 +72,43 @@ def answer(row: Row, logged: Logged, passes: int, earlier: bool, key: str, kept:
     keep(kept, replace(answers, ranks={row.name: answers.ranks[ranker.name]}), {"key": key}, **own)
 
 
-def _asked(row: Row, logged: Logged, earlier: bool) -> tuple[Split, np.ndarray]:
-    """Return the questions, and which targets [T] are held items."""
-    events = before_test(logged.events, earlier)
-    if not row.held:
-        split = by_time(logged.events, earlier).without_repeats()
+def asked(events: Events, hold: str, earlier: bool) -> tuple[Split, Bool]:
+    """Return the questions, and which targets [T] are held items; `hold` is that of a row."""
+    if not hold:
+        split = by_time(events, earlier).without_repeats()
         return split, np.zeros(len(split.target), np.bool_)
+    events = before_test(events, earlier)
     split = item_holdout(events, options=options(earlier)).without_repeats()
     held = np.isin(events.item[split.target], events.item[~split.known])
-    if row.held == "live":
+    if hold == "live":
         begun = events.ts >= options(earlier).begin_ms(events.ts)
         split = replace(split, known=split.known | begun)
     return split, held
 
 
-def _whole(items: pa.Table, config: RunConfig) -> tuple[pa.Table, Vectors]:
-    return items, pretrained(config, _texts(items))
-
-
-def _none(items: pa.Table, config: RunConfig) -> tuple[pa.Table, Vectors]:
+def _none(items: pa.Table, raw: Vectors) -> tuple[pa.Table, Vectors]:
     place = items.schema.get_field_index("text")
-    empty = pa.array([""] * items.num_rows, items.schema.field(place).type)
-    raw = np.zeros_like(pretrained(config, _texts(items)))
-    return items.set_column(place, items.schema.field(place), empty), raw
+    field = items.schema.field(place)
+    empty = pa.array([""] * items.num_rows, field.type)
+    return items.set_column(place, field, empty), np.zeros_like(raw)
 
 
-def _random(items: pa.Table, config: RunConfig) -> tuple[pa.Table, Vectors]:
-    """Return a vector for each distinct text, drawn by its hash."""
-    texts = _texts(items)
-    raw = pretrained(config, texts)
-    for row, text in enumerate(texts):
+def _random(items: pa.Table, raw: Vectors) -> tuple[pa.Table, Vectors]:
+    """Return a vector for each distinct text, drawn by its hash; zeros stay where there is none."""
+    out = np.zeros_like(raw)
+    for row, text in enumerate(_texts(items)):
         if text:
             drawn = np.random.default_rng(text_key(text))
-            raw[row] = drawn.standard_normal(raw.shape[1], np.float32)
-    return items, raw
+            out[row] = drawn.standard_normal(raw.shape[1], np.float32)
+    return items, out
 
 
-_TEXTS: dict[str, Callable[[pa.Table, RunConfig], tuple[pa.Table, Vectors]]]
-_TEXTS = {"whole": _whole, "none": _none, "random": _random}
+TEXTS: dict[str, Callable[[pa.Table, Vectors], tuple[pa.Table, Vectors]]] = {
+    "whole": lambda items, raw: (items, raw),
+    "none": _none,
+    "random": _random,
+}
+"""The catalogue and the vectors of its texts, as a row knows them."""
 
 
 def _texts(items: pa.Table) -> Sequence[str]:

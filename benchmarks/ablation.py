@@ -120,8 +120,8 @@ def _beside(found: Mapping[str, Kept], first: str, second: str, some: AnyArray) 
     """Return HR of two rows on those of the first's targets [T] that both were asked for."""
     places = found[first][2]["place"][some], found[second][2]["place"]
     both, of_first, of_second = np.intersect1d(*places, return_indices=True)
-    ones = found[first][0].ranks[first][some][of_first] <= CUTOFF
-    others = found[second][0].ranks[second][of_second] <= CUTOFF
+    ranks = found[first][0].ranks[first][some][of_first], found[second][0].ranks[second][of_second]
+    ones, others = ((rank <= CUTOFF).astype(np.float64) for rank in ranks)
     user = found[second][0].user[of_second]  # a question has one target
     compared = compare([Paired(user, ones, others)], least=1)
     told = {name: getattr(compared, name)._asdict() for name in _ESTIMATES}
