@@ -37,6 +37,7 @@ class Row:
         held: what of a tenth of the items is not learned: nothing (""), all that ever happened to
             them, as if they were not there (gone), or only what was before the split (live).
         start: the row whose model is asked; "" trains one.
+        questions: how many are asked; 0: all.
     """
 
     name: str
@@ -45,12 +46,13 @@ class Row:
     texts: str = "whole"
     held: str = ""
     start: str = ""
+    questions: int = 0
 
 
 def answer(row: Row, logged: Logged, passes: int, earlier: bool, key: str, kept: Path) -> None:
     """Learn, ask, and keep the answers, with the place of each target and whether it is held."""
     torch.set_num_threads(row.config.training.torch_threads)
-    split, held = asked(logged.events, row.held, earlier)
+    split, held = asked(logged.events, row.held, earlier, row.questions)
     items, raw = TEXTS[row.texts](logged.items, pretrained(row.config, _texts(logged.items)))
     start = None
     if row.start:
@@ -72,13 +74,13 @@ def answer(row: Row, logged: Logged, passes: int, earlier: bool, key: str, kept:
     keep(kept, replace(answers, ranks={row.name: answers.ranks[ranker.name]}), {"key": key}, **own)
 
 
-def asked(events: Events, hold: str, earlier: bool) -> tuple[Split, Bool]:
+def asked(events: Events, hold: str, earlier: bool, most: int = 0) -> tuple[Split, Bool]:
     """Return the questions, and which targets [T] are held items; `hold` is that of a row."""
     if not hold:
-        split = by_time(events, earlier).without_repeats()
+        split = by_time(events, earlier).without_repeats().sampled(most)
         return split, np.zeros(len(split.target), np.bool_)
     events = before_test(events, earlier)
-    split = item_holdout(events, options=options(earlier)).without_repeats()
+    split = item_holdout(events, options=options(earlier)).without_repeats().sampled(most)
     held = np.isin(events.item[split.target], events.item[~split.known])
     if hold == "live":
         begun = events.ts >= options(earlier).begin_ms(events.ts)

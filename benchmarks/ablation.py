@@ -12,6 +12,7 @@ import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,21 @@ def _measure(plan: Plain, rows: list[Plain], folder: Path, given: argparse.Names
 
 def _report(found: Mapping[str, Kept]) -> Plain:
     """Return what rows come to, each beside the whole, and held out items, as JSON types."""
-    plain = {name: kept for name, kept in found.items() if kept[2]["held"].sum() == 0}
-    ranks = {name: kept[0].ranks[name] for name, kept in plain.items()}
-    out = described([replace(found[WHOLE][0], ranks=ranks)], [WHOLE], CUTOFF, 0)
-    return {"hybrid": out, "beside": _held(found)}
+    plain = {name: kept for name, kept in found.items() if not kept[2]["held"].any()}
+    places = reduce(np.intersect1d, [kept[2]["place"] for kept in plain.values()])
+    asked = {name: _at(kept, places) for name, kept in plain.items()}
+    ranks = {name: answers.ranks[name] for name, answers in asked.items()}
+    out = described([replace(asked[WHOLE], ranks=ranks)], [WHOLE], CUTOFF, 0)
+    return {"questions": len(places), "hybrid": out, "beside": _held(found)}
+
+
+def _at(kept: Kept, places: AnyArray) -> Ranked:
+    """Return the answers for targets at these places, in their order; a question has one."""
+    answers, _, own = kept
+    rows = np.intersect1d(own["place"], places, return_indices=True)[1]
+    ranks = {name: values[rows] for name, values in answers.ranks.items()}
+    seen, user = answers.seen[rows], answers.user[rows]
+    return Ranked(answers.window[rows], user, np.arange(len(rows)), seen, seen, ranks)
 
 
 def _held(found: Mapping[str, Kept]) -> Plain:
@@ -118,14 +130,15 @@ def _held(found: Mapping[str, Kept]) -> Plain:
 
 def _beside(found: Mapping[str, Kept], first: str, second: str, some: AnyArray) -> Plain:
     """Return HR of two rows on those of the first's targets [T] that both were asked for."""
-    places = found[first][2]["place"][some], found[second][2]["place"]
-    both, of_first, of_second = np.intersect1d(*places, return_indices=True)
-    ranks = found[first][0].ranks[first][some][of_first], found[second][0].ranks[second][of_second]
-    ones, others = ((rank <= CUTOFF).astype(np.float64) for rank in ranks)
-    user = found[second][0].user[of_second]  # a question has one target
-    compared = compare([Paired(user, ones, others)], least=1)
+    places = np.intersect1d(found[first][2]["place"][some], found[second][2]["place"])
+    both = [_at(found[name], places) for name in (first, second)]
+    ones, others = (
+        asked.ranks[name] <= CUTOFF for name, asked in zip((first, second), both, strict=True)
+    )
+    pair = Paired(both[0].user, ones.astype(np.float64), others.astype(np.float64))
+    compared = compare([pair], least=1)
     told = {name: getattr(compared, name)._asdict() for name in _ESTIMATES}
-    return {"rows": [first, second], "targets": len(both), "users": compared.users, **told}
+    return {"rows": [first, second], "targets": len(places), "users": compared.users, **told}
 
 
 _ESTIMATES = ("first", "second", "difference", "ratio")
