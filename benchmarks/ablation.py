@@ -147,6 +147,7 @@ _ESTIMATES = ("first", "second", "difference", "ratio")
 def _page(result: Plain) -> Iterator[str]:
     yield "## Amazon Beauty, the hybrid without its parts\n"
     yield f"{result['about'].strip()}\n"
+    yield f"{result['questions']:,} questions:\n"
     yield from beside(result["hybrid"], WHOLE)
     if result["beside"]:
         yield f"\n{result['held'].strip()}\n"
