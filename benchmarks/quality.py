@@ -12,7 +12,6 @@ import json
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +24,7 @@ from ray_rec.datasets import complete_journey
 from ray_rec.datasets.tables import import_tables
 from ray_rec.evaluation.asking.splits import TimeOptions
 from ray_rec.evaluation.asking.stretch import moment_ms
+from ray_rec.evaluation.clicks.offline import over_seeds
 from ray_rec.evaluation.evaluate import evaluate
 from ray_rec.evaluation.options import EvaluateOptions
 from ray_rec.evaluation.reports.evaluation import write_evaluation
@@ -91,24 +91,10 @@ def _replayed(row: Row, config: RunConfig) -> Row:
         reports.append(evaluate(own, _options(plain)))
         write_evaluation(reports[-1], FOLDER / row["name"] / f"seed-{seed}")
         sys.stderr.write(f"{row['name']}: seed {seed}\n")
-    mean: Row = mean_of(reports)
+    mean = over_seeds(reports)
     spent_s = sum(report["duration_s"] for report in reports)
     by_seed = [headline(report) for report in reports]
     return mean | {"seeds": seeds, "by_seed": by_seed, "duration_s": spent_s}
-
-
-def mean_of(reports: Sequence[Any]) -> Any:
-    """Return the mean of each fraction of reports of one form; all else is that of the first.
-
-    >>> mean_of([{"auc": 0.5, "rows": [1, 0.25]}, {"auc": 0.75, "rows": [1, 0.5]}])
-    {'auc': 0.625, 'rows': [1, 0.375]}
-    """
-    first = reports[0]
-    if isinstance(first, dict):
-        return {name: mean_of([report[name] for report in reports]) for name in first}
-    if isinstance(first, list):
-        return [mean_of(values) for values in zip(*reports, strict=True)]
-    return sum(reports) / len(reports) if isinstance(first, float) else first
 
 
 def configure(row: Row) -> RunConfig:

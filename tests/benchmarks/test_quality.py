@@ -93,13 +93,6 @@ def test_without_its_data_a_row_is_left_out_and_named(
     assert "tiny: needs --data DIR with tea" in capsys.readouterr().err
 
 
-def test_what_differs_between_seeds_is_their_mean() -> None:
-    first = {"rows": 3, "auc": {"value": 0.5}, "windows": [{"hr": 0.25}, {}], "commit": "a"}
-    second = {"rows": 3, "auc": {"value": 0.75}, "windows": [{"hr": 0.5}, {}], "commit": "a"}
-    mean = {"rows": 3, "auc": {"value": 0.625}, "windows": [{"hr": 0.375}, {}], "commit": "a"}
-    assert quality.mean_of([first, second]) == mean
-
-
 CLICKS = {
     "purchase": {
         "rows": 1200,
