@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from benchmarks._asked import before_test, by_time, keep, options, pretrained
 from ray_rec.config import RunConfig
@@ -58,20 +59,25 @@ def answer(row: Row, logged: Logged, passes: int, earlier: bool, key: str, kept:
     if row.start:
         start = torch.load(kept.with_name(f"{row.start}.pt"))
         del start[_GIVEN]
-    hybrid = Hybrid(row.config, items, raw, 0 if row.start else passes, True, start=start)
-    others: dict[str, Callable[[], Ranker]] = {
-        "hybrid-frozen": lambda: Frozen(hybrid),
-        "company": lambda: Company(row.config.features),
-        "text-knn": lambda: TextKnn(raw, row.config.model.text_dim),
-    }
-    ranker = others.get(row.model, lambda: hybrid)()
+    ranker = _ranker(row, items, raw, 0 if row.start else passes, start)
     view = View(np.ones(len(split.target), np.bool_), repeats=False)
     answers = judge_views(split, [ranker], [view])[0]
     kept.parent.mkdir(parents=True, exist_ok=True)
-    if ranker is hybrid and not row.start:
-        torch.save(hybrid.learned(), kept.with_suffix(".pt"))
+    if isinstance(ranker, Hybrid) and not row.start:
+        torch.save(ranker.learned(), kept.with_suffix(".pt"))
     own = {"place": split.target, "held": held, "collected": answers.collected}
     keep(kept, replace(answers, ranks={row.name: answers.ranks[ranker.name]}), {"key": key}, **own)
+
+
+def _ranker(
+    row: Row, items: pa.Table, raw: Vectors, passes: int, start: dict[str, Tensor] | None
+) -> Ranker:
+    if row.model == Company.name:
+        return Company(row.config.features)
+    if row.model == TextKnn.name:
+        return TextKnn(raw, row.config.model.text_dim)
+    hybrid = Hybrid(row.config, items, raw, passes, True, start=start)
+    return Frozen(hybrid) if row.model == Frozen.name else hybrid
 
 
 def asked(events: Events, hold: str, earlier: bool, most: int = 0) -> tuple[Split, Bool]:
