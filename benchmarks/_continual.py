@@ -28,12 +28,12 @@ _OUTCOME = FeatureConfig().outcome_types.index("purchase")
 _CUTOFF, _KEYS = 10, ("hr@10", "ndcg@10", "auc")
 
 _ABOUT = """
-All learned weeks 33 to 44 alike, in windows of 1,000 records, with the demo's configuration. From week 45 on `every N` learns
-the N newest records at a time, by the same steps as `every 1,000`, only later. `never` keeps the
-network, the item vectors and how often each item was learned as they were; histories, catalogue
-and popularity go on, so it too follows what is bought lately. `never, counts frozen` keeps
-popularity as well. All are asked the same baskets at the same moments (at most 40 of each
-window), and predict the same promoted items when they are shown, judged when the week is over.
+All learned weeks 33 to 44 alike, in windows of 1,000 records, with the demo's configuration. From
+week 45 on `every N` learns the N newest records at a time, by the same steps as `every 1,000`, only
+later. `never` keeps the network, the item vectors and how often each item was learned as they were;
+histories, catalogue and popularity go on, so it too follows what is bought lately. `never, counts
+frozen` keeps popularity as well. All are asked the same baskets at the same moments (at most 40 of
+each window), and predict the same promoted items when they are shown, judged when the week is over.
 """
 _WAYS = """
 Ways to go on, each with an update every 10,000 records. `replay r` learns r rows of the 300

@@ -26,6 +26,7 @@ def sections(found: Sequence[tuple[Plain, Plain]]) -> Iterator[str]:
             yield from ("",) if report.get("clicks") else ()
         for outcome, clicks in report.get("clicks", {}).items():
             yield from _clicks(outcome, clicks)
+        yield from _twins(report)
         if "new_to_user" in report:
             yield "\nOf these, items new to the user:\n"
             yield from _models(report["new_to_user"])
@@ -64,6 +65,15 @@ def _models(report: Plain) -> Iterator[str]:
             over = report[f"above_{reference}"][first]
             told = ", ".join(f"{metric} {interval(over[metric])}" for metric in metrics)
             yield f"\n`{first}` above `{reference}`, 95 % over users: {told}."
+
+
+def _twins(report: Plain) -> Iterator[str]:
+    """Yield by how much the model of two tasks is above each that learned one alone."""
+    for name, twin in report.get("twins", {}).items():
+        parts = {m: value for m, value in twin["above"].items() if m in _SAID}
+        parts |= {f"AUC of `{o}`": c["auc"]["difference"] for o, c in twin["clicks"].items()}
+        told = ", ".join(f"{part} {interval(value)}" for part, value in parts.items())
+        yield f"\n`{report['model']}` above its twin `{name}`, 95 % over users: {told}."
 
 
 def _clicks(outcome: str, found: Plain) -> Iterator[str]:

@@ -2,11 +2,12 @@
 
     python -m benchmarks.continual [--seeds 0 1 2] [--again]
 
-All models have learned weeks 33 to 44 window by window, as serve/demo.toml says. In weeks 45 to 50 each goes on in its own
-way and is asked the same in windows of 1,000 records: what will be bought next, among all items,
-and which promoted items will be bought, predicted when they are shown and judged when their week
-is over. Histories, popularity and catalogue go on for all of them. A seed whose answers are in
-var/quality/continual is not run again; numbers and curves are made of all that are there.
+All models have learned weeks 33 to 44 window by window, as serve/demo.toml says. In weeks 45 to 50
+each goes on in its own way and is asked the same in windows of 1,000 records: what will be bought
+next, among all items, and which promoted items will be bought, predicted when they are shown and
+judged when their week is over. Histories, popularity and catalogue go on for all of them. A seed
+whose answers are in var/quality/continual is not run again; numbers and curves are made of all that
+are there.
 """
 
 import argparse

@@ -136,6 +136,7 @@ def _options(row: Row) -> EvaluateOptions:
         seeds=tuple(row.get("seeds", ())),
         references=tuple(row.get("references", ())),
         passes=row.get("passes", 1),
+        twins=row.get("twins", False),
         max_queries=row.get("max_queries", 0),
         time=TimeOptions(same_time=row.get("same_time", False), at_ms=at_ms),
     )

@@ -36,6 +36,7 @@ def main() -> int:
         references=tuple(given.references.split(",")) if given.references else (),
         repeats=given.repeats,
         passes=given.passes,
+        twins=given.twins,
         max_queries=given.max_queries,
         select=tuple(given.select.split(",")) if given.select else (),
         importance=given.importance,
@@ -65,6 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quantile", type=float, default=0.9, help="share of time learned")
     parser.add_argument("--split-at", metavar="TIME", help="first moment that is not learned")
     parser.add_argument("--passes", type=int, default=1, help="how often the hybrid learns the log")
+    parser.add_argument("--twins", action="store_true", help="prequential: single-task twins too")
     parser.add_argument("--max-queries", type=int, default=0, help="questions asked (0: all)")
     parser.add_argument("--select", help="features of click models, by comma; else all")
     parser.add_argument("--importance", action="store_true", help="what AUC each feature gives")

@@ -60,6 +60,9 @@ def evaluate(
         str | None, typer.Option(help="First moment that is not learned, instead of a quantile.")
     ] = None,
     passes: Annotated[int, typer.Option(min=1, help="How often the hybrid learns the log.")] = 1,
+    twins: Annotated[
+        bool, typer.Option("--twins", help="Prequential: the two single-task twins as well.")
+    ] = False,
     max_queries: Annotated[int, typer.Option(min=0, help="Questions asked; 0 asks all.")] = 0,
     select: Annotated[
         str | None, typer.Option(help="Features of click models by comma; else all.")
@@ -91,6 +94,7 @@ def evaluate(
         references=() if references is None else tuple(references.split(",")),
         repeats=repeats,
         passes=passes,
+        twins=twins,
         max_queries=max_queries,
         select=tuple(select.split(",")) if select else (),
         importance=importance,

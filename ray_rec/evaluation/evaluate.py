@@ -99,7 +99,11 @@ def _replayed(
             progress("records", done, total)
 
     plain = Options(
-        options.start, options.end, max_queries=options.max_queries, cutoff=options.cutoff
+        options.start,
+        options.end,
+        max_queries=options.max_queries,
+        cutoff=options.cutoff,
+        twins=options.twins,
     )
     names = [name for name in options.rankers if name != MODEL]
     rankers = make(names, Makings(config, WINDOW_ITEMS_SCHEMA.empty_table(), options.passes))

@@ -25,10 +25,11 @@ class EvaluateOptions:
     `repeats` lets items be recommended again to who took them; `passes` is how often the hybrid
     learns its windows; `held_items` is the share that an item hold-out takes away; `max_queries`
     bounds the questions (0: all), chosen by a stable hash; `start` and `end` are places on the log
-    (see `stretch`). Popularity is always among the models: the others are set beside it. Click
-    models, of `CLICK_MODELS`, go with `global-time` alone, and need exposures on the log; but for
-    the system's own click head they learn from the features in `select` (none: all), and
-    `importance` tells what the first of them has from each.
+    (see `stretch`); `twins` sets the model's single-task twins beside it in a replay. Popularity is
+    always among the models: the others are set beside it. Click models, of `CLICK_MODELS`, go with
+    `global-time` alone, and need exposures on the log; but for the system's own click head they
+    learn from the features in `select` (none: all), and `importance` tells what the first of them
+    has from each.
 
     `seeds` are what the models that draw at random are fitted with, each anew (none: the seed of
     the run's configuration); a replay and `off-policy` take that one. `references` are
@@ -44,6 +45,7 @@ class EvaluateOptions:
     references: tuple[str, ...] = ()
     repeats: bool = False
     passes: int = 1
+    twins: bool = False
     held_items: float = HELD_ITEMS
     max_queries: int = 0
     cutoff: int = 10
@@ -68,6 +70,10 @@ class EvaluateOptions:
             raise ConfigError(
                 f"seeds are {list(self.seeds)}; name each once, and none for a replay "
                 "or policies (learner.seed is theirs)"
+            )
+        if self.twins and not self.is_prequential:
+            raise ConfigError(
+                f"twins learn in a replay: take protocol prequential, not {self.protocol}"
             )
         if self.references:
             check_names(self.references, self.rankers)

@@ -114,8 +114,10 @@ def test_clicks_are_judged_where_models_of_them_are_named(
 def test_prequential_is_a_backtest_beside_the_models_named(
     config: RunConfig, tmp_path: Path
 ) -> None:
-    options = EvaluateOptions("prequential", ("user-knn", "live-popularity"), max_queries=20)
+    models = ("user-knn", "live-popularity")
+    options = EvaluateOptions("prequential", models, twins=True, max_queries=20)
     headline = write_evaluation(evaluate(config, options), tmp_path)
+    assert set(headline["above_twins"]) == {"recall-only", "click-only"}
     assert set(headline["recall"]) == {"hybrid", "user-knn", "live-popularity", "popularity"}
     assert "<h1>Backtest</h1>" in (tmp_path / "evaluation.html").read_text()
 
@@ -352,6 +354,8 @@ def test_names_that_are_not_known_are_told_with_the_nearest() -> None:
         EvaluateOptions(seeds=(1, 1))
     with pytest.raises(ConfigError, match=r"none for a replay"):
         EvaluateOptions("prequential", ("popularity",), seeds=(1,))
+    with pytest.raises(ConfigError, match=r"take protocol prequential, not next-basket"):
+        EvaluateOptions("next-basket", twins=True)
     with pytest.raises(ConfigError, match=r"seeds are '0;1'"):
         seeds_of("0;1")
     with pytest.raises(ConfigError, match=r"no protocol 'luck'; known are prequential"):
