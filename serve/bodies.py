@@ -35,7 +35,8 @@ class RecommendationsBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unkn
     """Body of `POST /v1/recommendations`.
 
     `context.category` keeps items of that category, `context.item_id` is the item on the page, and
-    `context.query` the words looked for (see `Request`); all else in it is logged alone.
+    `context.query` the words looked for, `context.placement` where items will stand (see
+    `Request`); all else in it is logged alone.
     """
 
     user_id: Id
@@ -97,13 +98,14 @@ def field_and_reason(message: str) -> tuple[str, str]:
     return path, reason
 
 
-def told(context: Context | None, key: str) -> str | None:
-    """Return what the context has under a key, which must be text where it is given."""
+def told(context: Context | None, key: str, kind: Any = Words) -> str | None:
+    """Return what the context has under a key, which must be of a kind where it is given."""
     raw = (context or {}).get(key)
     if raw is None:
         return None
     try:
-        return msgspec.json.decode(raw, type=Words | None)
+        found: str | None = msgspec.json.decode(raw, type=kind | None)
+        return found
     except msgspec.ValidationError as error:
         raise BadRequest(422, (f"context.{key}", str(error))) from None
 

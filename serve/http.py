@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 
 from ray_rec.errors import InvalidRecord, LogError
 from ray_rec.events import EVENTS, ITEMS, Item, Record, check_time, decode_one, key_of
+from ray_rec.events.schema import Label
 from ray_rec.serving.answers import Request as Question
 from ray_rec.serving.engine import NotReady
 from ray_rec.serving.replica import Replica
@@ -112,6 +113,7 @@ def _question(body: RecommendationsBody) -> Question:
         category=told(body.context, "category"),
         item=told(body.context, "item_id"),
         query=told(body.context, "query"),
+        placement=told(body.context, "placement", Label),
         context=body.context,
         explain=body.explain,
         details=body.details,

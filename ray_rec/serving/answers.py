@@ -14,7 +14,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     `ts` (ms) is the moment that is asked about, None for now; replays set it. `category` keeps
     items of one category. `item` is looked at now: it counts as viewed, and is not shown. `query`
     is what is looked for: items are likened to its words in the place of the history's. Neither is
-    kept but in the exposure's `context`. `details` adds titles, `explain` the parts of each score.
+    kept but in the exposure's `context`. `placement` is where the items will stand, as exposures
+    say it: the click head knows by it what that does. `details` adds titles, `explain` the parts of
+    each score.
     """
 
     user_id: str
@@ -24,6 +26,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     category: str | None = None
     item: str | None = None
     query: str | None = None
+    placement: str | None = None
     context: Mapping[str, msgspec.Raw] | None = None
     explain: bool = False
     details: bool = False
@@ -70,8 +73,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     ts: int
     items: tuple[AnswerItem, ...]
 
-    def exposure(self, context: Mapping[str, msgspec.Raw] | None) -> Exposure:
-        """Return the record of what was shown, for the topic `exposures`."""
+    def exposure(self, request: Request) -> Exposure:
+        """Return the record of what was shown to a request, for the topic `exposures`."""
         return Exposure(
             request_id=self.request_id,
             user_id=self.user_id,
@@ -84,10 +87,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
                     position=item.position,
                     score=item.score,
                     propensity=item.propensity,
+                    placement=request.placement,
                 )
                 for item in self.items
             ],
-            context=dict(context) if context else None,
+            context=dict(request.context) if request.context else None,
         )
 
 

@@ -1,4 +1,4 @@
-"""What a request tells of its moment: the item on the page, and the words that are looked for.
+"""What a request tells of its moment: the item on the page, the words looked for, the placement.
 
 So somebody without a past is answered by more than by what is popular.
 """
@@ -9,12 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from ray_rec.features.config import FeatureConfig
 from ray_rec.features.histories import History
+from ray_rec.features.records import placement_codes
 from ray_rec.serving.metrics import Metrics
 
 Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
 Encode = Callable[[Sequence[str], str], Float32]
 """Texts and the digest of the encoder that must encode them -> raw vectors [n, text_dim]."""
 
@@ -44,6 +47,16 @@ def sought(query: str, encoder: str, encode: Encode, metrics: Metrics) -> Sought
         metrics.follower_errors.labels("encoder").inc()
         _log.warning("a query is answered without its words: %s", error)
         return None
+
+
+def placed(placement: str | None, num: int) -> Int64 | None:
+    """Return the code of where `num` items will stand, as the click head learned it, [num].
+
+    None where it is not told.
+    """
+    if placement is None:
+        return None
+    return np.repeat(placement_codes(pa.array([placement])).astype(np.int64), num)
 
 
 def looking_at(history: History, row: int, features: FeatureConfig, at_ms: int) -> History:

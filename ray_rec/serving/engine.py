@@ -24,7 +24,7 @@ from ray_rec.registry import Manifest, Version
 from ray_rec.serving.answers import Answer, Details, Request, SimilarItem
 from ray_rec.serving.cold import ColdTexts
 from ray_rec.serving.config import ServingConfig
-from ray_rec.serving.context import Sought, looking_at
+from ray_rec.serving.context import Sought, looking_at, placed
 from ray_rec.serving.live import Live, to_replica_order, with_cold
 from ray_rec.serving.policy import Choice, epsilon_greedy, greedy, request_generator
 from ray_rec.serving.profiles import Profiles
@@ -218,7 +218,8 @@ class Engine:
             view.history, at_ms, view.popularity, view.covisits, view.sought
         )
         rows = best_rows(scores, view.eligible, max(self.serving.pool, request.num))
-        outcomes = servable.click(view.history, at_ms, view.popularity, rows)
+        stand = placed(request.placement, len(rows))
+        outcomes = servable.click(view.history, at_ms, view.popularity, rows, stand)
         total = combined(scores[rows], likeliest(outcomes), self.serving.click_weight)
         order = np.argsort(-total, kind="stable")
         return Ranking(rows[order], total[order], outcomes[order], parts)

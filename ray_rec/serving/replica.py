@@ -110,7 +110,7 @@ class Replica:
             words = sought(request.query, encoder, self._encode, self.metrics)
         answer = self.engine.recommend(request, words)
         if request.ts is None:
-            self._exposures.put(answer.exposure(request.context))
+            self._exposures.put(answer.exposure(request))
         return answer
 
     def append(self, topic: str, records: Sequence[Record]) -> bool:

@@ -54,7 +54,14 @@ def test_a_stranger_is_answered_by_what_the_request_says(http: TestClient) -> No
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("query", "x" * 1001), ("query", 3), ("item_id", ["i"]), ("category", 3)]
+    ("key", "value"),
+    [
+        ("query", "x" * 1001),
+        ("query", 3),
+        ("item_id", ["i"]),
+        ("category", 3),
+        ("placement", "x" * 65),
+    ],
 )
 def test_what_is_no_text_is_named(http: TestClient, key: str, value: object) -> None:
     response = http.post(

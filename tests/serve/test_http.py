@@ -117,7 +117,8 @@ def test_events_of_a_time_to_come_are_refused(app: Running) -> None:
 
 def test_exposures_are_logged_with_version_policy_and_propensity(app: Running) -> None:
     user = f"shown {uuid.uuid4().hex}"
-    answers = {a["request_id"]: a for a in (ask(app, user, context={"n": n}) for n in range(20))}
+    places = [{"n": n, "placement": "front page"} for n in range(20)]
+    answers = {a["request_id"]: a for a in (ask(app, user, context=place) for place in places)}
 
     def logged() -> list[dict[str, Any]]:
         ranges = {p: (0, end) for p, end in app.log.latest(EXPOSURES).items()}
@@ -137,6 +138,7 @@ def test_exposures_are_logged_with_version_policy_and_propensity(app: Running) -
             assert shown["item_id"] == item["item_id"]
             assert shown["position"] == item["position"]
             assert shown["propensity"] == item["propensity"]
+            assert shown["placement"] == "front page"
             explored += shown["propensity"] < 0.1
     assert explored > 0
 

@@ -267,10 +267,25 @@ def test_exploration_is_repeatable_and_logged_with_its_propensity(
     assert answer.policy == "epsilon-greedy:0.5"
     # 8 slots over 40 items below them: 0.5 / 40 for an explored one, 1 - 0.5 for the others.
     assert {round(item.propensity, 6) for item in answer.items} == {0.5, 0.0125}
-    exposure = answer.exposure(None)
+    exposure = answer.exposure(Request(user_id="u1", request_id="r1"))
     assert [item.propensity for item in exposure.items] == [
         item.propensity for item in answer.items
     ]
+
+
+def test_the_click_head_is_told_where_items_will_stand(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builders, "MODEL", replace(builders.MODEL, click_inputs="rates"))
+    version, state = builders.version_of(log, 1, WORDS)
+    engine = make(state.snapshot(), version)
+
+    def chances(placement: str | None) -> list[float | None]:
+        answer = ask(engine, num=48, placement=placement, ts=LATER_MS)
+        return [item.p_click for item in sorted(answer.items, key=lambda item: item.item_id)]
+
+    assert chances("front page") == chances("front page")
+    assert len({tuple(chances(place)) for place in (None, "front page", "newsletter")}) == 3
 
 
 def test_a_request_sees_one_version_while_versions_and_items_come_in(
