@@ -19,6 +19,9 @@ RayRecError
 └── DataError             a data set or table cannot be imported
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class RayRecError(Exception):
     """Base of all errors of ray_rec; the command line prints its message without a traceback."""
@@ -83,3 +86,13 @@ class VersionCorrupt(RegistryError):
 
 class DataError(RayRecError):
     """A data set or table cannot be imported."""
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: which was probably meant, if any.
+
+    >>> meant("prise", ("price", "share"))
+    "; did you mean 'price'?"
+    """
+    near = get_close_matches(name, list(known), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -4,12 +4,11 @@ Of items that were not shown, but could have been, the same is known.
 """
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import NamedTuple
 
 import numpy as np
 
-from ray_rec.errors import ConfigError
+from ray_rec.errors import ConfigError, meant
 from ray_rec.evaluation.clicks.measures import PRIOR_STRENGTH
 from ray_rec.evaluation.clicks.shown import Shown, Slots
 from ray_rec.features.arrays import AnyArray, Bool, Float32, Float64, Int64, segment_search
@@ -37,8 +36,7 @@ class Table(NamedTuple):
         """Return the columns named, all for none; ConfigError for one that is not there."""
         for name in names:
             if name not in self.names:
-                near = get_close_matches(name, self.names, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
+                hint = meant(name, self.names)
                 raise ConfigError(f"no feature {name!r}; known are {', '.join(self.names)}{hint}")
         kept = [place for place, name in enumerate(self.names) if not names or name in names]
         named = tuple(self.names[place] for place in kept)

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 
 from ray_rec.config import RunConfig
-from ray_rec.errors import ConfigError
+from ray_rec.errors import ConfigError, meant
 from ray_rec.evaluation.rankers.baselines import (
     ItemKnn,
     OwnFrequency,
@@ -134,8 +133,7 @@ def check_names(names: Sequence[str], known: Collection[str] = MODELS) -> None:
     """Raise ConfigError for a model that is not known, or named twice."""
     for name in names:
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = meant(name, known)
             raise ConfigError(f"no model {name!r} here; known are {', '.join(known)}{hint}")
     if len(set(names)) < len(names) or not names:
         raise ConfigError(f"models are {list(names)}; name one or more, each once")
