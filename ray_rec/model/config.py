@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ray_rec.errors import ConfigError
+from ray_rec.errors import ConfigError, meant
 
 _ENCODER_COUNTS = (
     "max_tokens",
@@ -15,6 +15,12 @@ _ENCODER_COUNTS = (
     "bottleneck",
 )
 _COUNTS = ("dim", "blocks", "heads", "text_dim", "tower_dim", "negatives", "max_length")
+_NUMBERS = ("popularity", "likeness", "repeats", "price")
+CLICK_NUMBERS = {
+    "vectors": (*_NUMBERS, "share"),
+    "rates": (*_NUMBERS, "rates", "habits", "placement"),
+}
+"""What the click head is told of a shown item in numbers, by `click_inputs`, in order."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,9 @@ class ModelConfig:
     """What the click head knows an item by: its vector, which a stream learns by soonest; or its
     text, the rates at which it and its like were taken when shown, what the user had of its like,
     and the placement, for several passes over a long past, which vectors learn by heart."""
+    select: tuple[str, ...] = ()
+    """Names out of `CLICK_NUMBERS`: the click head is told these numbers alone, and is smaller.
+    Empty: all."""
     calibration: Literal["none", "platt"] = "none"
     """Whether probabilities are the click head's, or drawn to what held-out users did."""
 
@@ -140,6 +149,23 @@ class ModelConfig:
                 f"model.task_weights=scheduled needs model.weight_steps of at least 1; "
                 f"it is {self.weight_steps}"
             )
+        self._check_select()
+
+    def _check_select(self) -> None:
+        object.__setattr__(self, "select", tuple(self.select))
+        known = CLICK_NUMBERS[self.click_inputs]
+        for name in self.select:
+            if name not in known:
+                raise ConfigError(
+                    f"model.select names {name!r}; known with model.click_inputs="
+                    f"{self.click_inputs} are {', '.join(known)}{meant(name, known)}"
+                )
+
+    @property
+    def click_numbers(self) -> tuple[str, ...]:
+        """Names of the numbers that the click head is told, in order."""
+        known = CLICK_NUMBERS[self.click_inputs]
+        return tuple(name for name in known if not self.select or name in self.select)
 
     @property
     def num_outcomes(self) -> int:

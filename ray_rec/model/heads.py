@@ -4,20 +4,15 @@ Q queries, C candidates, M recent tokens, H horizons, O outcomes, S shown items.
 is a sum of parts, so that each can be shown as the reason for an item.
 """
 
-from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from ray_rec.features.records import PLACEMENTS
-from ray_rec.features.responses import num_rates
 from ray_rec.model.config import ModelConfig
+from ray_rec.model.shown import PLACEMENT_DIM, ShownFeatures, click_numbers
 from ray_rec.model.view import REPEAT_DAYS
-
-_PLACEMENT_DIM = 8
-_LEVELS = (0.1, 0.3, 0.5, 0.7, 1.0, 1.4, 1.8, 2.4, 3.0, 4.0)
-"""Of log counts: from none to one makes a greater difference than from ten to twenty."""
 
 
 class RecallHead(nn.Module):
@@ -107,46 +102,12 @@ def _bend(config: ModelConfig) -> nn.Sequential:
     return nn.Sequential(inner, nn.GELU(), outer)
 
 
-@dataclass(frozen=True)
-class ShownFeatures:
-    """What the click head sees of S shown items and the Q queries they were shown to."""
-
-    query: Tensor  # int64 [S] -> Q
-    user: Tensor  # [S, d]
-    item: Tensor  # [S, d]
-    numbers: Tensor  # [S, F]
-    history: Tensor  # [Q, M, d]
-    seen: Tensor  # bool [Q, M]
-    placement: Tensor  # int64 [S], 0 where not told
-    position: Tensor | None  # int64 [S] from 1, None when serving
-
-
-def num_numbers(config: ModelConfig) -> int:
-    """Return the width of `ShownFeatures.numbers` with the placement's embedding."""
-    plain = config.num_horizons + len(REPEAT_DAYS) + 2 + 2  # likenesses; price, and whether known
-    if config.click_inputs == "vectors":
-        return plain + 1  # the share of the own vector
-    plain += len(_LEVELS) * config.num_horizons
-    more = num_rates(config.num_outcomes) + 3 * len(REPEAT_DAYS)  # had in all, of text, of category
-    return plain + more + _PLACEMENT_DIM
-
-
-def by_levels(popularity: Tensor) -> Tensor:
-    """Return log counts [S, H] with how far each is above several levels, up to 1, [S, H·(1+K)].
-
-    A line that may bend at each of K levels (the piecewise linear encoding of Gorishniy et al. 2022
-    with fixed bounds): what few sales of a rare item tell is no longer drowned by what many do.
-    """
-    above = popularity[:, :, None] - popularity.new_tensor(_LEVELS)
-    return torch.cat([popularity, above.clamp(0.0, 1.0).flatten(1)], dim=1)
-
-
 class Placement(nn.Module):
     """What the place where an item is shown does: to any item, and to items of its kind."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.plain = nn.Embedding(PLACEMENTS, _PLACEMENT_DIM)
+        self.plain = nn.Embedding(PLACEMENTS, PLACEMENT_DIM)
         self.of_kind = nn.Embedding(PLACEMENTS, dim)
         for table in (self.plain, self.of_kind):
             nn.init.normal_(table.weight, std=0.1)
@@ -162,19 +123,19 @@ class ClickHead(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        dim, numbers = config.dim, num_numbers(config)
-        by_rates = config.click_inputs == "rates"
+        dim, numbers = config.dim, click_numbers(config)
+        width, has_placement = sum(numbers.values()), "placement" in numbers
         self.key, self.ask = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
         self.scale = dim**-0.5
         self.mix = nn.Sequential(
-            nn.Linear((4 + by_rates) * dim + numbers, 2 * dim),
+            nn.Linear((4 + has_placement) * dim + width, 2 * dim),
             nn.GELU(),
             nn.Dropout(config.dropout),
             nn.Linear(2 * dim, dim),
             nn.GELU(),
         )
-        self.placement = Placement(dim) if by_rates else None
-        self.wide = nn.Linear(numbers, len(config.outcomes))
+        self.placement = Placement(dim) if has_placement else None
+        self.wide = nn.Linear(width, len(config.outcomes))
         self.out = nn.Linear(dim, len(config.outcomes))
         self.position = nn.Embedding(self.MAX_POSITION + 1, len(config.outcomes))
         nn.init.zeros_(self.position.weight)
@@ -183,10 +144,11 @@ class ClickHead(nn.Module):
         """Return logits [S, O]."""
         liked = self._liked(shown)
         crosses = [shown.item, liked * shown.item, shown.user * shown.item, shown.user]
-        numbers = shown.numbers
+        told = list(shown.numbers.values())
         if self.placement is not None:
             crosses.append(shown.item * self.placement.of_kind(shown.placement))
-            numbers = torch.cat([numbers, self.placement.plain(shown.placement)], dim=1)
+            told.append(self.placement.plain(shown.placement))
+        numbers = torch.cat(told, dim=1)
         hidden = self.mix(torch.cat([*crosses, numbers], dim=1))
         logits = self.out(hidden) + self.wide(numbers)
         if shown.position is not None:

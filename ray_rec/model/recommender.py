@@ -6,7 +6,6 @@ an `ItemSlice`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from torch.nn import functional
 
 from ray_rec.model.calibration import Calibration
 from ray_rec.model.config import ModelConfig
-from ray_rec.model.heads import ClickHead, RecallHead, ShownFeatures, by_levels
+from ray_rec.model.heads import ClickHead, RecallHead
 from ray_rec.model.items import ItemSlice
 from ray_rec.model.losses import (
     LossSums,
@@ -25,27 +24,11 @@ from ray_rec.model.losses import (
     softmax_loss,
     without,
 )
+from ray_rec.model.shown import shown_features
 from ray_rec.model.step import ShownItems, Step
 from ray_rec.model.trunk import Trunk
-from ray_rec.model.view import Alike, Pairs, Queries, own_items, pieces
+from ray_rec.model.view import Alike, Queries, View, own_items, pieces
 from ray_rec.model.weights import TaskWeights
-
-
-@dataclass(frozen=True)
-class View:
-    """What is computed once for the queries of a step."""
-
-    queries: Queries
-    vector: Tensor  # [U, d]
-    kind: Tensor  # [U, d] the vectors that their texts alone give
-    text: Tensor  # [U, text_dim], unit length or zero
-    user: Tensor  # [Q, d]
-    recent: Tensor  # int64 [Q, M] the newest tokens, newest first
-    seen: Tensor  # bool [Q, M] which of them there are
-    own: Pairs
-    alike: Alike | None  # where a layer judges repeats
-    text_last: Tensor  # [Q, text_dim]
-    text_mean: Tensor  # [Q, text_dim]
 
 
 class MultiTaskModel(nn.Module):
@@ -209,33 +192,5 @@ class MultiTaskModel(nn.Module):
 
     def shown_logits(self, items: ItemSlice, view: View, shown: ShownItems) -> Tensor:
         """Return the click head's logits of items shown to queries, [S, O]."""
-        query, item = shown.query, shown.item
-        text, price = view.text[item], items.price[item]
-        asked, of = torch.unique(query, return_inverse=True)
-        by_rates = self.config.click_inputs == "rates"
-        known = view.kind if by_rates else view.vector
-        numbers = [
-            by_levels(shown.popularity) if by_rates else shown.popularity,
-            (view.text_last[query] * text).sum(1, keepdim=True),
-            (view.text_mean[query] * text).sum(1, keepdim=True),
-            view.own.look_up(query, item),
-            torch.log1p(price.nan_to_num(0.0).clamp(min=0))[:, None],
-            torch.isnan(price).to(text.dtype)[:, None],
-        ]
-        if by_rates:
-            alike = Alike.of(view.queries.of(asked), items.groups, text.dtype)
-            numbers += [shown.rates, view.own.total[query], alike.look_up(of, item)]
-        else:
-            numbers.append(items.share[item][:, None])
-        features = ShownFeatures(
-            query=of,
-            user=view.user[query],
-            item=known[item],
-            numbers=torch.cat(numbers, dim=1),
-            history=known[view.recent[asked]],
-            seen=view.seen[asked],
-            placement=shown.placement,
-            position=shown.position,
-        )
-        logits: Tensor = self.click(features)
+        logits: Tensor = self.click(shown_features(self.config, items, view, shown))
         return logits

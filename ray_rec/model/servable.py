@@ -1,7 +1,6 @@
 """A version as it answers: what does not depend on the request is computed beforehand."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,27 +12,16 @@ from ray_rec.errors import ModelError
 from ray_rec.features.histories import History
 from ray_rec.model.config import ModelConfig
 from ray_rec.model.items import ItemSlice
-from ray_rec.model.recommender import MultiTaskModel, View
+from ray_rec.model.recommender import MultiTaskModel
 from ray_rec.model.served import ServedItems
-from ray_rec.model.step import ShownItems
+from ray_rec.model.shown import Candidates, ShownFeatures, shown_features
 from ray_rec.model.text import Whitening
-from ray_rec.model.view import Queries
+from ray_rec.model.view import Queries, View
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
 MODEL, ITEMS, WHITENING = "model.", "items.", "whitening."
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """K items that may be shown, each with what was known of it then."""
-
-    query: Int64  # [K] which of the people
-    item: Int64  # [K] rows
-    popularity: Float32  # [K, H]
-    rates: Float32  # [K, F] of `responses.rates`
-    placement: Int64  # [K] code, 0: not told
 
 
 class Servable:
@@ -192,16 +180,30 @@ class Servable:
     @torch.inference_mode()
     def click_batch(self, histories: Sequence[History], at_ms: Int64, shown: Candidates) -> Float32:
         """Return the probabilities float32 [K, O] of items if shown to people at their times."""
+        return self._chances(self._shown(histories, at_ms, shown))
+
+    @torch.inference_mode()
+    def click_shuffled(
+        self, histories: Sequence[History], at_ms: Int64, shown: Candidates, order: Int64
+    ) -> dict[str, Float32]:
+        """Return the same [K, O] by each name of the head's numbers (`click_numbers`).
+
+        Of these item k has what item order[k] has (int64 [K], a permutation), all else is its own.
+        """
+        features, place = self._shown(histories, at_ms, shown), torch.from_numpy(order)
+        names = self._model.config.click_numbers
+        return {name: self._chances(features.shuffled(name, place)) for name in names}
+
+    def _shown(
+        self, histories: Sequence[History], at_ms: Int64, shown: Candidates
+    ) -> ShownFeatures:
         view, rows, items = self._view(histories, at_ms, shown.item)
-        seen = ShownItems(
-            query=torch.from_numpy(shown.query),
-            item=torch.searchsorted(rows, torch.from_numpy(shown.item)),
-            popularity=torch.from_numpy(shown.popularity),
-            rates=torch.from_numpy(shown.rates),
-            placement=torch.from_numpy(shown.placement),
-        )
-        logits = self._model.shown_logits(items, view, seen)
-        probabilities: Float32 = torch.sigmoid(self._model.calibration(logits)).numpy()
+        return shown_features(self._model.config, items, view, shown.among(rows))
+
+    def _chances(self, shown: ShownFeatures) -> Float32:
+        """Return probabilities [K, O]."""
+        logits = self._model.calibration(self._model.click(shown))
+        probabilities: Float32 = torch.sigmoid(logits).numpy()
         return probabilities
 
     def _view(

@@ -152,3 +152,20 @@ class Alike:
         """Return log counts [n, G·R] of what some queries had of the like of an item."""
         found = self.own.look_up(query[:, None], self.code[item])
         return (found * self.known[item][..., None]).flatten(1)
+
+
+@dataclass(frozen=True)
+class View:
+    """What is computed once for the queries of a step."""
+
+    queries: Queries
+    vector: Tensor  # [U, d]
+    kind: Tensor  # [U, d] the vectors that their texts alone give
+    text: Tensor  # [U, text_dim], unit length or zero
+    user: Tensor  # [Q, d]
+    recent: Tensor  # int64 [Q, M] the newest tokens, newest first
+    seen: Tensor  # bool [Q, M] which of them there are
+    own: Pairs
+    alike: Alike | None  # where a layer judges repeats
+    text_last: Tensor  # [Q, text_dim]
+    text_mean: Tensor  # [Q, text_dim]

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ray_rec.features.examples import Batch
 from ray_rec.features.histories import History
-from ray_rec.model.servable import Candidates, Servable
+from ray_rec.model.servable import Servable
+from ray_rec.model.shown import Candidates
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -100,6 +101,11 @@ def ranked(scores: Tensor, query: Int64, target: Int64) -> Metrics:
 
 def predicted(servable: Servable, batch: Batch) -> Float32:
     """Return the probabilities [S, O] of a batch's shown items, as of when they were shown."""
+    return servable.click_batch(*shown_of(batch))
+
+
+def shown_of(batch: Batch) -> tuple[list[History], Int64, Candidates]:
+    """Return who was shown what and when in a batch, as `Servable.click_batch` is asked."""
     asked = np.unique(batch.shown_query)
     shown = Candidates(
         query=np.searchsorted(asked, batch.shown_query),
@@ -108,7 +114,7 @@ def predicted(servable: Servable, batch: Batch) -> Float32:
         rates=batch.shown_rates,
         placement=batch.shown_placement,
     )
-    return servable.click_batch(histories_of(batch, asked), batch.query_ts[asked], shown)
+    return histories_of(batch, asked), batch.query_ts[asked], shown
 
 
 def _clicks(servable: Servable, batch: Batch) -> Metrics:

@@ -7,7 +7,8 @@ import torch
 
 from ray_rec.errors import ConfigError
 from ray_rec.model.config import ModelConfig
-from ray_rec.model.heads import RecallHead, by_levels, num_habits
+from ray_rec.model.heads import RecallHead, num_habits
+from ray_rec.model.shown import by_levels
 from tests.model import toy
 
 COUNTS = torch.tensor([[1.0, 0.5, 0.0], [2.0, 0.0, 0.5]])

@@ -273,7 +273,14 @@ def test_growth_leaves_what_is_there() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"recall_loss": "bce"}, {"repeat_units": 2}, {"click_inputs": "rates"}],
+    [
+        {},
+        {"recall_loss": "bce"},
+        {"repeat_units": 2},
+        {"click_inputs": "rates"},
+        {"select": ("likeness",)},
+        {"click_inputs": "rates", "select": ("placement",)},
+    ],
 )
 def test_every_weight_of_the_network_learns(changes: dict[str, Any], items: ItemSlice) -> None:
     torch.manual_seed(0)
@@ -299,6 +306,16 @@ def test_clicks_see_the_popularity_of_when_an_item_was_shown(
     shown = replace(step.shown, popularity=step.shown.popularity + 1)
     other = model.losses(items, replace(step, shown=shown))
     assert not torch.equal(other.click, before.click)
+
+
+@pytest.mark.parametrize(("select", "sees"), [("popularity", True), ("likeness", False)])
+def test_clicks_see_what_is_selected_alone(items: ItemSlice, select: str, sees: bool) -> None:
+    torch.manual_seed(0)
+    model = MultiTaskModel(replace(toy.PLAIN, select=(select,)))
+    step = _step(_queries(), torch.arange(U))
+    shown = replace(step.shown, popularity=step.shown.popularity + 1)
+    before, after = (model.losses(items, each).click for each in (step, replace(step, shown=shown)))
+    assert torch.equal(before, after) != sees
 
 
 @pytest.mark.parametrize("known_by", ["vectors", "rates"])

@@ -11,7 +11,8 @@ from ray_rec.errors import ModelError
 from ray_rec.features.histories import History
 from ray_rec.features.responses import rates
 from ray_rec.model.config import ModelConfig
-from ray_rec.model.servable import Candidates, Servable
+from ray_rec.model.servable import Servable
+from ray_rec.model.shown import Candidates
 from ray_rec.training.config import LearnerConfig
 from ray_rec.training.learner import Learner
 from tests.model import toy

@@ -6,7 +6,7 @@ from ray_rec.features.arrays import lists
 from ray_rec.features.examples import assign_steps, collate
 from ray_rec.features.histories import History
 from ray_rec.model.config import ModelConfig
-from ray_rec.model.servable import Candidates
+from ray_rec.model.shown import Candidates
 from ray_rec.training.config import LearnerConfig
 from ray_rec.training.learner import Learner
 from tests.features.builders import T0, Stream, event, exposure, item
