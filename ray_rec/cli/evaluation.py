@@ -65,10 +65,17 @@ def evaluate(
     ] = False,
     max_queries: Annotated[int, typer.Option(min=0, help="Questions asked; 0 asks all.")] = 0,
     select: Annotated[
-        str | None, typer.Option(help="Features of click models by comma; else all.")
+        str | None,
+        typer.Option(
+            help="Features of click models by comma; else all. For click-head set model.select."
+        ),
     ] = None,
     importance: Annotated[
-        bool, typer.Option("--importance", help="What AUC the first click model has from each.")
+        bool,
+        typer.Option(
+            "--importance",
+            help="What AUC the first click model has from each; click-head, where it is named.",
+        ),
     ] = False,
     clip: Annotated[
         float | None, typer.Option(help="Off-policy: no weight counts for more; else all as is.")

@@ -11,6 +11,7 @@ from ray_rec.config import RunConfig
 from ray_rec.evaluation.asking.logged import Logged, read_log
 from ray_rec.evaluation.asking.split import Split
 from ray_rec.evaluation.backtest import backtest
+from ray_rec.evaluation.clicks.importance import Said
 from ray_rec.evaluation.clicks.offline import judge_clicks, over_seeds
 from ray_rec.evaluation.clicks.policies import PolicyOptions, value_policies
 from ray_rec.evaluation.clicks.shown import Shown, read_shown
@@ -23,7 +24,6 @@ from ray_rec.evaluation.rankers.models import Makings, make
 from ray_rec.evaluation.reports.provenance import commit, machine
 from ray_rec.evaluation.reports.trials import described, listed
 from ray_rec.evaluation.trials import ALL, NEW, Trials, divide, put
-from ray_rec.features.arrays import Float32
 from ray_rec.features.examples import WINDOW_ITEMS_SCHEMA
 from ray_rec.log.base import open_log
 
@@ -135,11 +135,11 @@ def _clicks(logged: Logged, config: RunConfig, options: EvaluateOptions) -> dict
     return over_seeds(found)
 
 
-def _said(shown: Shown, config: RunConfig, options: EvaluateOptions) -> dict[str, Float32]:
+def _said(shown: Shown, config: RunConfig, options: EvaluateOptions) -> dict[str, Said]:
     begin_ms = options.time.begin_ms(shown.ts)
-    stretch = (options.passes, options.start, options.end)
+    how = (options.passes, options.start, options.end, options.importance)
     with open_log(config.log) as log:
-        return {CLICK_HEAD: streamed(log, config, shown, begin_ms, *stretch)}
+        return {CLICK_HEAD: streamed(log, config, shown, begin_ms, *how)}
 
 
 def _described(

@@ -27,9 +27,9 @@ class EvaluateOptions:
     bounds the questions (0: all), chosen by a stable hash; `start` and `end` are places on the log
     (see `stretch`); `twins` sets the model's single-task twins beside it in a replay. Popularity is
     always among the models: the others are set beside it. Click models, of `CLICK_MODELS`, go with
-    `global-time` alone, and need exposures on the log; but for the system's own click head they
-    learn from the features in `select` (none: all), and `importance` tells what the first of them
-    has from each.
+    `global-time` alone, and need exposures on the log; but for the system's own click head, whose
+    numbers `model.select` names, they learn from the features in `select` (none: all). `importance`
+    tells what the first of them has from each; where the click head is named it is the first.
 
     `seeds` are what the models that draw at random are fitted with, each anew (none: the seed of
     the run's configuration); a replay and `off-policy` take that one. `references` are
@@ -74,6 +74,12 @@ class EvaluateOptions:
         if self.twins and not self.is_prequential:
             raise ConfigError(
                 f"twins learn in a replay: take protocol prequential, not {self.protocol}"
+            )
+        by_features = set(self.click_models) - {CLICK_HEAD, PRIOR}
+        if self.select and CLICK_HEAD in self.models and not by_features:
+            raise ConfigError(
+                f"the click head does not go by select={','.join(self.select)}; give it "
+                "--set model.select=[...], or name a model that learns from features as well"
             )
         if self.references:
             check_names(self.references, self.rankers)

@@ -17,7 +17,7 @@ from ray_rec.evaluation.asking.splits import TimeOptions
 from ray_rec.evaluation.clicks.features import KEYS, NEVER_DAYS, click_table
 from ray_rec.evaluation.clicks.importance import importance
 from ray_rec.evaluation.clicks.models import CLICK_MODELS, ItemRate
-from ray_rec.evaluation.clicks.offline import judge_clicks
+from ray_rec.evaluation.clicks.offline import fit, judge_clicks
 from ray_rec.evaluation.clicks.shown import Shown, read_shown
 from ray_rec.evaluation.clicks.streamed import CLICK_HEAD, streamed
 from ray_rec.evaluation.evaluate import evaluate
@@ -194,6 +194,23 @@ def test_models_learn_from_the_selected_features_alone() -> None:
         judged("item rat")
 
 
+@pytest.mark.parametrize("name", ["logistic", "network"])
+def test_features_are_scaled_by_learned_rows_alone(name: str) -> None:
+    shown = many(100)
+    learned = np.arange(100) < 80
+    table = click_table(shown, 0, learned)
+    other = table.values.copy()
+    other[-1] = 1_000.0  # a later row that would move any mean
+    before, after = (
+        fit(name, table._replace(values=values), shown.labels[:, 0], learned, 0).predict(
+            values[~learned]
+        )
+        for values in (table.values, other)
+    )
+    assert before[:-1].tolist() == after[:-1].tolist()
+    assert before[-1] != after[-1]
+
+
 @pytest.mark.parametrize("name", CLICK_MODELS)
 def test_models_repeat_themselves(name: str) -> None:
     first, second = (
@@ -246,12 +263,17 @@ def test_exposures_of_a_log_are_read_with_their_outcomes(config: RunConfig) -> N
 
 
 def test_the_click_head_is_judged_beside_the_others(config: RunConfig) -> None:
-    options = EvaluateOptions(models=("popularity", CLICK_HEAD, "item-prior", "logistic"))
-    found = evaluate(config, options)["clicks"]["purchase"]
+    models = ("popularity", "item-prior", "logistic", CLICK_HEAD)
+    found = evaluate(config, EvaluateOptions(models=models, importance=True))["clicks"]["purchase"]
     assert list(found["auc"]) == [CLICK_HEAD, "item-prior", "logistic", "difference"]
     assert found["auc"][CLICK_HEAD]["value"] > 0.5
     assert list(found["above"]) == ["logistic"]
     assert found["calibration"][CLICK_HEAD]["rows"]
+    assert found["importance"]["model"] == CLICK_HEAD
+    drops = found["importance"]["auc_drop"]
+    assert set(drops) == set(config.model.click_numbers)
+    assert list(drops.values()) == sorted(drops.values(), reverse=True)
+    assert max(drops.values()) > 0
 
 
 def test_of_several_seeds_the_means_are_shown(config: RunConfig) -> None:
@@ -271,7 +293,7 @@ def test_the_click_head_says_nothing_of_what_it_learned(config: RunConfig, passe
         logged = read_log(log, config)
         shown = read_shown(logged.tables, logged.window, config)
         begin_ms = int(np.quantile(shown.ts, 0.8))
-        said = streamed(log, config, shown, begin_ms, passes)
+        said = streamed(log, config, shown, begin_ms, passes).whole
         with pytest.raises(DataError, match="no clicks to learn before"):
             streamed(log, config, shown, int(shown.ts[0]), passes)
     asked = shown.ts >= begin_ms

@@ -356,6 +356,9 @@ def test_names_that_are_not_known_are_told_with_the_nearest() -> None:
         EvaluateOptions("prequential", ("popularity",), seeds=(1,))
     with pytest.raises(ConfigError, match=r"take protocol prequential, not next-basket"):
         EvaluateOptions("next-basket", twins=True)
+    with pytest.raises(ConfigError, match=r"--set model\.select="):
+        EvaluateOptions(models=("click-head", "item-prior"), select=("item rate",))
+    EvaluateOptions(models=("click-head", "logistic"), select=("item rate",))
     with pytest.raises(ConfigError, match=r"seeds are '0;1'"):
         seeds_of("0;1")
     with pytest.raises(ConfigError, match=r"no protocol 'luck'; known are prequential"):

@@ -8,13 +8,13 @@ import numpy as np
 from ray_rec.errors import DataError
 from ray_rec.evaluation.asking.splits import TimeOptions
 from ray_rec.evaluation.clicks.features import Table, click_table
-from ray_rec.evaluation.clicks.importance import importance
+from ray_rec.evaluation.clicks.importance import Said, auc_drops, importance
 from ray_rec.evaluation.clicks.models import CLICK_MODELS, ClickModel
 from ray_rec.evaluation.clicks.shown import Shown
 from ray_rec.evaluation.metrics.bootstrap import auc_by_user
 from ray_rec.evaluation.metrics.ranking import auc, calibration, log_loss, user_auc
 from ray_rec.evaluation.reports.summary import PRIOR
-from ray_rec.features.arrays import AnyArray, Bool, Float32
+from ray_rec.features.arrays import AnyArray, Bool
 
 RARE = 20
 """Items shown fewer times before, with known outcome, are judged on their own as well."""
@@ -30,7 +30,7 @@ def judge_clicks(
     seed: int,
     select: Sequence[str] = (),
     explain: bool = False,
-    said: Mapping[str, Float32] | None = None,
+    said: Mapping[str, Said] | None = None,
 ) -> Plain:
     """Return, by outcome that both happened and did not on both sides, how well it is predicted.
 
@@ -43,7 +43,7 @@ def judge_clicks(
         seed: of models and resamples.
         select: names of the features that models learn from, the item prior apart; none: all.
         explain: tell the permutation importance of each feature for the first model as well.
-        said: probabilities [S, O] of what is asked about by others, who come first, by name.
+        said: what others say of what is asked about, who come first, by name.
 
     Raises:
         DataError: no outcome has both.
@@ -62,11 +62,16 @@ def judge_clicks(
         tables = {name: table if name == PRIOR else table.only(select) for name in names}
         fitted = {n: fit(n, tables[n], labels, learned, seed) for n in names}
         fits = {n: fitted[n].predict(tables[n].values[asked]) for n in names}
-        made = {name: found[asked, place] for name, found in (said or {}).items()}
+        made = {name: found.whole[asked, place] for name, found in (said or {}).items()}
         made |= fits
         rare = table.times_shown[asked] < RARE
         out[outcome] = _described(made, labels[asked], shown.user[asked], rare, seed)
-        if explain:
+        if explain and said:
+            leader, found = next(iter(said.items()))
+            without = {name: values[asked, place] for name, values in found.without.items()}
+            drops = auc_drops(labels[asked], made[leader], without)
+            out[outcome]["importance"] = {"model": leader, "auc_drop": drops}
+        elif explain:
             known, values = tables[first].names, tables[first].values[asked]
             drops = importance(fitted[first], known, values, labels[asked], seed)
             out[outcome]["importance"] = {"model": first, "auc_drop": drops}

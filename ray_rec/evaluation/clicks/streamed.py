@@ -2,8 +2,11 @@
 
 As in the stream: windows in order, both tasks, every exposure with what was known when it arrived.
 From the moment on weights stay as they are; histories, popularity and rates go on, as in serving.
+Importance is by the names of the head's numbers: one's are shuffled among the exposures of a chunk,
+so among what closed at about the same time.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,6 +17,7 @@ from ray_rec.config import RunConfig
 from ray_rec.errors import DataError
 from ray_rec.evaluation.asking.stretch import ends, starts
 from ray_rec.evaluation.backtest import TOPICS, read_window
+from ray_rec.evaluation.clicks.importance import Said
 from ray_rec.evaluation.clicks.shown import Shown, shown_keys
 from ray_rec.features.arrays import Float32, UInt64, arrow, lists, numbers
 from ray_rec.features.examples import EXPOSURES_CODE, WindowExamples, assign_steps, collate
@@ -25,7 +29,7 @@ from ray_rec.model.servable import Servable
 from ray_rec.model.text import TextStore
 from ray_rec.training.epochs import study
 from ray_rec.training.learner import Learner
-from ray_rec.training.metrics import predicted
+from ray_rec.training.metrics import shown_of
 
 CLICK_HEAD = "click-head"
 _CHUNK_ROWS = 256
@@ -39,7 +43,8 @@ def streamed(
     passes: int = 1,
     start: str | None = None,
     end: str | None = None,
-) -> Float32:
+    explain: bool = False,
+) -> Said:
     """Return the probability of each outcome of what is shown, [S, O]; NaN before `begin_ms`.
 
     Windows that reach `begin_ms` are not learned. Nobody is held out.
@@ -50,12 +55,16 @@ def streamed(
         shown: what is asked about, read from the same stretch.
         begin_ms: until when is learned.
         passes: how often; once is as a stream.
+        explain: say it without each of the head's numbers as well (`ModelConfig.click_numbers`),
+            shuffled by the seed of the learner.
 
     Raises:
         DataError: there is nothing to learn before that.
     """
     features = replace(config.features, held_out_share=0.0)
     state, taught = FeatureState(features), _Taught(config, passes)
+    names = config.model.click_numbers if explain else ()
+    said = partial(_said, names=names, generator=np.random.default_rng(config.learner.seed))
     known, places = list[UInt64](), list[Float32]()
     ranges = starts(log, TOPICS, start), ends(log, TOPICS, end)
     for window in cut(log, TOPICS, config.training.window_records, *ranges):
@@ -65,14 +74,15 @@ def streamed(
             continue
         closed = made.examples.filter(arrow(numbers(made.examples, "topic_code") == EXPOSURES_CODE))
         known.append(shown_keys(closed))
-        places.append(_said(taught.servable(), closed, features.num_outcomes))
+        places.append(said(taught.servable(), closed, features.num_outcomes))
     # what closes only beyond the stretch
     rest = state.apply(
         replace(window, number=window.number + 1, ranges={}, advance_to_ms=2**53), {}
     ).examples
     known.append(shown_keys(rest))
-    places.append(_said(taught.servable(), rest, features.num_outcomes))
-    return _placed(shown, begin_ms, np.concatenate(known), np.concatenate(places))
+    places.append(said(taught.servable(), rest, features.num_outcomes))
+    found = _placed(shown, begin_ms, np.concatenate(known), np.concatenate(places))
+    return Said(found[:, 0], {name: found[:, 1 + at] for at, name in enumerate(names)})
 
 
 class _Taught:
@@ -126,16 +136,31 @@ class _Taught:
         self._gathered = []
 
 
-def _said(servable: Servable, closed: pa.Table, num_outcomes: int) -> Float32:
-    """Return the probabilities of shown items, [n, O], by what was known when they were shown."""
-    parts = [np.zeros((0, num_outcomes), np.float32)]
+def _said(
+    servable: Servable,
+    closed: pa.Table,
+    num_outcomes: int,
+    names: Sequence[str],
+    generator: np.random.Generator,
+) -> Float32:
+    """Return the probabilities of shown items by what was known when they were shown, [n, 1+F, O].
+
+    The first are as they are, the others with the numbers of each of the F names shuffled.
+    """
+    parts = [np.zeros((0, 1 + len(names), num_outcomes), np.float32)]
     for at in range(0, closed.num_rows, _CHUNK_ROWS):
-        parts.append(predicted(servable, collate(closed.slice(at, _CHUNK_ROWS), num_outcomes)))
+        asked = shown_of(collate(closed.slice(at, _CHUNK_ROWS), num_outcomes))
+        said = [servable.click_batch(*asked)]
+        if names:
+            order = generator.permutation(len(said[0]))
+            without = servable.click_shuffled(*asked, order)
+            said += [without[name] for name in names]
+        parts.append(np.stack(said, axis=1))
     return np.concatenate(parts)
 
 
 def _placed(shown: Shown, begin_ms: int, known: UInt64, said: Float32) -> Float32:
-    out = np.full((len(shown), said.shape[1]), np.nan, np.float32)
+    out = np.full((len(shown), *said.shape[1:]), np.nan, np.float32)
     asked = np.flatnonzero(shown.ts >= begin_ms)
     order = np.argsort(known)
     out[asked] = said[order[np.searchsorted(known[order], shown.key[asked])]]
