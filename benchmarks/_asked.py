@@ -1,5 +1,6 @@
 """What benchmarks of Amazon Beauty ask by rows, and how the answers of a row are kept."""
 
+import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +22,16 @@ _LEARNED = 0.9
 """Share of the events before the test; of these, as many again are before the earlier stretch."""
 
 Plain = dict[str, Any]
+
+
+def arguments(about: str | None) -> argparse.Namespace:
+    """Read the command line of a benchmark of several rows."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--data", type=Path, help="folder of the sets that are no package")
+    parser.add_argument("--only", nargs="*", default=(), help="names of rows")
+    parser.add_argument("--earlier", action="store_true", help="ask before the test period")
+    parser.add_argument("--write", action="store_true", help="only write docs/results.md")
+    return parser.parse_args()
 
 
 def options(earlier: bool) -> TimeOptions:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._ablation import Row, answer
-from benchmarks._asked import kept_answers
+from benchmarks._asked import arguments, kept_answers
 from benchmarks._results import ROOT, finish, put_tables
 from benchmarks._tables import beside, interval, with_error
 from benchmarks.quality import configure, fill, key_of
@@ -40,7 +40,7 @@ Kept = tuple[Ranked, Plain, dict[str, AnyArray]]
 
 def main() -> int:
     """Measure what is missing, then write the page."""
-    given = _arguments()
+    given = arguments(__doc__)
     plan = tomllib.loads((ROOT / "benchmarks" / "ablation.toml").read_text())
     told = {name: plan.pop(name) for name in ("about", "held")}
     rows = plan.pop("row")
@@ -62,15 +62,6 @@ def main() -> int:
     finish("ablation", result, {"plan": plan, "rows": rows})
     put_tables("ablation", _page(result))
     return 0
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="folder of the sets that are no package")
-    parser.add_argument("--only", nargs="*", default=(), help="names of rows")
-    parser.add_argument("--earlier", action="store_true", help="ask before the test period")
-    parser.add_argument("--write", action="store_true", help="only write docs/results.md")
-    return parser.parse_args()
 
 
 def _measure(plan: Plain, rows: list[Plain], folder: Path, given: argparse.Namespace) -> None:

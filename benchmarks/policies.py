@@ -13,8 +13,8 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from multiprocessing import get_context
-from pathlib import Path
 
+from benchmarks._asked import arguments
 from benchmarks._policy import KNN, MODEL, Task, measure, read
 from benchmarks._results import ROOT, finish, put_tables
 from benchmarks._tables import beside
@@ -27,7 +27,7 @@ BEFORE, REFERENCE = "before", "frozen"
 
 def main() -> int:
     """Measure what is missing, each row in its own process, then write the page."""
-    given = _arguments()
+    given = arguments(__doc__)
     plan = tomllib.loads((ROOT / "benchmarks" / "policies.toml").read_text())
     about, rows = plan.pop("about"), [{"name": BEFORE}, *plan.pop("row")]
     if given.data is None and not given.write:
@@ -45,15 +45,6 @@ def main() -> int:
     finish("policies", result, {"plan": plan, "rows": rows})
     put_tables("policies", _page(result))
     return 0
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="folder of the sets that are no package")
-    parser.add_argument("--only", nargs="*", default=(), help="names of rows")
-    parser.add_argument("--earlier", action="store_true", help="ask before the test period")
-    parser.add_argument("--write", action="store_true", help="only write docs/results.md")
-    return parser.parse_args()
 
 
 def _task(plan: Row, row: Row, given: argparse.Namespace) -> Task:

@@ -178,6 +178,7 @@ def build(args: AppArgs) -> Application:
     with warnings.catch_warnings():
         # Deprecated in favour of variables that Serve does not read yet; 10 s is too slow.
         warnings.filterwarnings("ignore", ".*metrics_interval_s", DeprecationWarning)
+        # Serve's decorator gives the class `options`, which mypy does not see
         encoder = Encoder.options(**args.encoder_scaling.options())  # type: ignore[attr-defined]
         recommender = Recommender.options(  # type: ignore[attr-defined]
             **args.recommender_scaling.options()

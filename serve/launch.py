@@ -144,6 +144,7 @@ def run(
 
 def _behind_haproxy(url: str) -> bool:
     """Tell who answers: Serve's own proxy is a uvicorn and says so."""
+    # the address is our own proxy's, always http
     with urllib.request.urlopen(f"{url}/-/healthz", timeout=10) as answer:  # noqa: S310
         server: str | None = answer.headers.get("server")
     return server != "uvicorn"
@@ -153,7 +154,7 @@ def stop() -> None:
     """Stop Serve; queued exposures are written before the replicas end."""
     from ray import serve as ray_serve
 
-    ray_serve.shutdown()  # type: ignore[no-untyped-call]
+    ray_serve.shutdown()  # type: ignore[no-untyped-call]  # Ray has no types for it
     _remove_folder(os.environ.get("RAY_SERVE_HAPROXY_SERVER_STATE_BASE", ""))
 
 

@@ -212,7 +212,7 @@ class TornDisk(HostileWrites):
         )
 
 
-class HostileObjects(MemoryFileSystem):  # type: ignore[misc]
+class HostileObjects(MemoryFileSystem):
     """An object store: each object is whole or not there, and `writes` says which.
 
     `late`: what fails has been stored all the same, only the answer is lost.

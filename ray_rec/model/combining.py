@@ -109,5 +109,5 @@ def _fitted(loss: Callable[[Tensor], Tensor], num_models: int) -> Float32:
         torch.autograd.backward(whole)
         return whole
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)  # type: ignore[no-untyped-call]  # LBFGS is untyped
     return root.detach().square().float().numpy()

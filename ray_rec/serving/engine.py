@@ -218,8 +218,8 @@ class Engine:
             view.history, at_ms, view.popularity, view.covisits, view.sought
         )
         rows = best_rows(scores, view.eligible, max(self.serving.pool, request.num))
-        stand = placed(request.placement, len(rows))
-        outcomes = servable.click(view.history, at_ms, view.popularity, rows, stand)
+        placement = placed(request.placement, len(rows))
+        outcomes = servable.click(view.history, at_ms, view.popularity, rows, placement)
         total = combined(scores[rows], likeliest(outcomes), self.serving.click_weight)
         order = np.argsort(-total, kind="stable")
         return Ranking(rows[order], total[order], outcomes[order], parts)

@@ -105,6 +105,7 @@ def _pipeline(texts: Sequence[str], config: RunConfig) -> Any:
     table = pa.table({"row": pa.array(order, pa.int64()), "text": [texts[row] for row in order]})
     blocks = [table.slice(at, BATCH_TEXTS) for at in range(0, len(texts), BATCH_TEXTS)]
     on_gpu = config.training.use_gpu
+    # Ray has no types for it
     cluster: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     size = min(len(blocks), max(1, int(cluster.get("GPU" if on_gpu else "CPU", 1))))
     dataset = ray.data.from_arrow([*blocks])

@@ -118,3 +118,15 @@ def test_clicks_are_counted_as_shown_items_and_a_changed_tree_is_told_of() -> No
         "| hybrid | 0.9000 ± 0.0100 |  | 0.8800 | 0.2500 | 0.0100 |",
         "| item-prior | 0.8000 ± 0.0200 | +0.1000 [+0.0500, +0.1500] | 0.7900 | 0.5000 | 0.0200 |",
     ]
+
+
+def test_what_two_tasks_have_above_each_twin_is_told() -> None:
+    row = {"name": "live", "title": "Live", "protocol": "global-time"}
+    twin = {"above": {"hr@10": {"value": 0.02, "low": 0.01, "high": 0.03}}, "clicks": CLICKS}
+    report = {"commit": "0123456789ab", "seeds": [0], "duration_s": 2.0, "model": "hybrid"}
+    told = report | {"clicks": CLICKS, "twins": {"click-only": twin}}
+    (line,) = (line for line in "\n".join(sections([(row, told)])).splitlines() if "twin" in line)
+    assert line == (
+        "`hybrid` above its twin `click-only`, 95 % over users: hr@10 +0.0200 [+0.0100, +0.0300], "
+        "AUC of `purchase` +0.1000 [+0.0500, +0.1500]."
+    )

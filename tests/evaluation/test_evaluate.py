@@ -362,7 +362,7 @@ def test_names_that_are_not_known_are_told_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"seeds are '0;1'"):
         seeds_of("0;1")
     with pytest.raises(ConfigError, match=r"no protocol 'luck'; known are prequential"):
-        EvaluateOptions("luck")  # type: ignore[arg-type]
+        EvaluateOptions("luck")
 
 
 @pytest.mark.parametrize("name", ["passes", "cutoff", "max_queries"])
@@ -373,4 +373,4 @@ def test_options_that_cannot_work(name: str) -> None:
 
 def test_every_list_names_models_that_exist() -> None:
     assert {*QUICK, *STREAMING} <= MODELS.keys()
-    assert {MODELS[name](None).name for name in STREAMING} == set(STREAMING)  # type: ignore[arg-type]
+    assert {MODELS[name](None).name for name in STREAMING} == set(STREAMING)

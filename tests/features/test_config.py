@@ -32,6 +32,6 @@ def test_a_wrong_value_names_its_key(key, value):
 
 
 def test_lists_become_tuples_and_back():
-    config = FeatureConfig(half_lives_days=[2.0])  # type: ignore[arg-type]
+    config = FeatureConfig(half_lives_days=[2.0])
     assert config.half_lives_days == (2.0,)
     assert FeatureConfig(**config.to_dict()) == config

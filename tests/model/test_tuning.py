@@ -282,7 +282,7 @@ def test_a_decoder_has_no_first_token_that_stands_for_a_text(tmp_path: Path) -> 
 
 
 def test_a_model_of_unknown_build_says_which_policies_are_left() -> None:
-    class Config(dict):  # type: ignore[type-arg]
+    class Config(dict):
         num_hidden_layers, hidden_size = 2, 4
 
     class Odd(nn.Module):

@@ -31,7 +31,7 @@ ONE = {"num_cpus": 0.1, "max_replicas": 1}
 def configs(tmp_path: Path) -> tuple[EncoderConfig, EncoderConfig]:
     """Two tiny pretrained encoders, each in a folder."""
     kinds = make_encoder(tmp_path / "a", "bert", seed=1), make_encoder(tmp_path / "b", "gpt2")
-    return tuple(EncoderConfig(model=str(folder), max_tokens=8) for folder in kinds)  # type: ignore[return-value]
+    return tuple(EncoderConfig(model=str(folder), max_tokens=8) for folder in kinds)
 
 
 @pytest.fixture

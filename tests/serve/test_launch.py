@@ -44,7 +44,7 @@ def test_statistics_stay_on_loopback(tmp_path: Path) -> None:
     subprocess.run([script, "-c", "-f", str(config)], check=True, capture_output=True)
     binds = [line.strip() for line in config.read_text().splitlines() if "bind" in line]
     assert binds == ["bind 127.0.0.1:19401", "bind 127.0.0.1:19402", "bind 127.0.0.1:19403"]
-    assert "RAY_SERVE_HAPROXY_BINARY_PATH" not in environment(host="0.0.0.0")  # noqa: S104
+    assert "RAY_SERVE_HAPROXY_BINARY_PATH" not in environment(host="0.0.0.0")  # noqa: S104  # a name, nothing is bound
 
 
 def test_without_haproxy_the_default_proxy_serves() -> None:

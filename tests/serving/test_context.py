@@ -38,7 +38,7 @@ def ask(engine: Engine, words: str | None = None, encoder: str = "words", **more
     """Ask for a stranger, at one moment."""
     request = Request(
         user_id="stranger", request_id="r1", num=48, explain=True, ts=LATER_MS, **more
-    )  # type: ignore[arg-type]
+    )
     found = None if words is None else Sought(WORDS.encode([words])[0], encoder)
     return engine.recommend(request, found)
 
@@ -105,5 +105,5 @@ def test_an_encoder_that_fails_costs_the_words_alone() -> None:
         raise RuntimeError("the encoder is being replaced")
 
     metrics = Metrics()
-    assert sought("rose", "words", broken, metrics) is None  # type: ignore[arg-type]
+    assert sought("rose", "words", broken, metrics) is None
     assert 'ray_rec_follower_errors_total{source="encoder"} 1.0' in metrics.text()

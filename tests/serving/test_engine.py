@@ -77,7 +77,7 @@ def encode_missing(engine: Engine) -> list[str]:
 
 
 def ask(engine: Engine, user_id: str = "u1", **more: object) -> Answer:
-    return engine.recommend(Request(user_id=user_id, request_id="r1", **more))  # type: ignore[arg-type]
+    return engine.recommend(Request(user_id=user_id, request_id="r1", **more))
 
 
 def ids(answer: Answer) -> list[str]:

@@ -57,7 +57,7 @@ def start(log: TroubledLog, registry: Registry) -> Iterator[Callable[..., Replic
 
     def start(encode: object = words, wait_s: float = 20.0) -> Replica:
         config = ServingConfig(registry_poll_s=0.05)
-        replica = Replica(log, registry, builders.FEATURES, config, encode)  # type: ignore[arg-type]
+        replica = Replica(log, registry, builders.FEATURES, config, encode)
         started.append(replica)
         return replica.start(wait_s)
 

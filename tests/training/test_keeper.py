@@ -60,7 +60,7 @@ class Hostile(Registry):
         self.go.wait(60)
         if Hostile.broken:
             raise RegistryError("the disk is full")
-        super().publish_snapshot(*args, **kwargs)  # type: ignore[arg-type]
+        super().publish_snapshot(*args, **kwargs)
 
 
 @pytest.fixture

@@ -171,7 +171,7 @@ def test_learned_weights_are_part_of_a_version_and_move_with_their_own_task_alon
     assert learner.servable().num_items == toy.NUM_ITEMS
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "adafactor"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "adafactor", "sgd"])
 def test_a_head_of_which_nothing_is_asked_stays_as_it_is(optimizer: Any) -> None:
     """What is shown closes in bursts: for hundreds of steps between two there is only recall."""
     learner = _learner(config=replace(FAST, optimizer=optimizer))

@@ -118,7 +118,7 @@ def test_the_rate_comes_down_by_the_cosine() -> None:
 def test_several_passes_share_one_cycle_whatever_was_learned_before() -> None:
     """Ten steps, the second half of 20: the middle is (.5 - .1) / .9 = 4/9 of the way down."""
     stretch = Stretch(Moments.once(toy.popularity()), 0.5, 1.0)
-    course = Course(7, 10, 0.1, stretch.moments, torch.zeros(0), None, stretch)  # type: ignore[arg-type]
+    course = Course(7, 10, 0.1, stretch.moments, torch.zeros(0), None, stretch)
     found = [course.rates(LearnerConfig(), step, taken=1_000) for step in range(10)]
     assert found[0].network == found[0].own == pytest.approx((1 + np.cos(np.pi * 4 / 9)) / 2)
     assert found[9].network == pytest.approx((1 + np.cos(np.pi * 17 / 18)) / 2)

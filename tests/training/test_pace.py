@@ -9,7 +9,7 @@ from ray_rec.training.pace import Pace
 
 
 def pace(catches_up: bool = True, **settings: int) -> Pace:
-    return Pace(TrainingConfig(**{"window_records": 100, **settings}), catches_up)  # type: ignore[arg-type]
+    return Pace(TrainingConfig(**{"window_records": 100, **settings}), catches_up)
 
 
 def test_windows_grow_while_behind_and_are_level_again_after() -> None:

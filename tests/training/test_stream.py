@@ -42,7 +42,7 @@ def test_a_bounded_run_learns_the_log_and_the_next_one_goes_on(make_config: Make
     assert manifest.parent is not None
     assert manifest.config["model"]["dim"] == 16
     assert registry.latest_snapshot() is not None
-    assert registry.latest_snapshot().number == second.version  # type: ignore[union-attr]
+    assert registry.latest_snapshot().number == second.version
 
 
 def test_two_workers_learn_what_one_learns(make_config: MakeConfig, tmp_path: Path) -> None:

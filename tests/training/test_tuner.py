@@ -43,7 +43,7 @@ def open_encoder(tmp_path: Path) -> OpenEncoder:
     small: dict[str, Any] = {"max_tokens": 8, "top_layers": 1, "rank": 2, "rank_steps": 20}
 
     def opened(policy: str = "adapter", **options: Any) -> TextEncoder:
-        return TextEncoder(EncoderConfig(model=folder, policy=policy, **small, **options))  # type: ignore[arg-type]
+        return TextEncoder(EncoderConfig(model=folder, policy=policy, **small, **options))
 
     return opened
 
