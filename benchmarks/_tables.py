@@ -26,6 +26,8 @@ def sections(found: Sequence[tuple[Plain, Plain]]) -> Iterator[str]:
             yield from ("",) if report.get("clicks") else ()
         for outcome, clicks in report.get("clicks", {}).items():
             yield from _clicks(outcome, clicks)
+        if row["protocol"] == "prequential" and "by_past" in report:
+            yield from _newcomers(report)
         yield from _twins(report)
         if "new_to_user" in report:
             yield "\nOf these, items new to the user:\n"
@@ -65,6 +67,16 @@ def _models(report: Plain) -> Iterator[str]:
             over = report[f"above_{reference}"][first]
             told = ", ".join(f"{metric} {interval(over[metric])}" for metric in metrics)
             yield f"\n`{first}` above `{reference}`, 95 % over users: {told}."
+
+
+def _newcomers(report: Plain) -> Iterator[str]:
+    """Yield a table of HR@10 by how much the user had done when asked."""
+    found = report["by_past"]
+    yield "\nTargets found among ten, by how many events of the user there had been:\n"
+    yield _heads(["model", *(f"{name} ({part['targets']:,})" for name, part in found.items())])
+    for model in report["recall"]:
+        shares = [_share(part, model) for part in found.values()]
+        yield f"| {model} | " + " | ".join(shares) + " |"
 
 
 def _twins(report: Plain) -> Iterator[str]:

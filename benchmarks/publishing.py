@@ -126,6 +126,7 @@ def catalogue(num_items: int) -> pa.Table:
         "text": [f"item {n}" for n in range(num_items)],
         "price": pa.array(np.ones(num_items), pa.float32()),
         "category": pa.nulls(num_items, pa.string()),
+        "brand": pa.nulls(num_items, pa.string()),
         "available": [True] * num_items,
     }
     return pa.table(columns, schema=WINDOW_ITEMS_SCHEMA)

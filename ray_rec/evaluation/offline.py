@@ -130,5 +130,5 @@ class _Answers:
             of_parts = zip(*parts, strict=True)
             ranks[name], lists[name] = (np.concatenate(part) for part in of_parts)
         window = np.zeros(len(self._asked), np.int64)
-        user = self._queries.user[self._asked]
-        return Ranked(window, user, self._query, self._seen, self._collected, ranks, lists)
+        user, past = self._queries.user[self._asked], self._queries.past()[self._asked]
+        return Ranked(window, user, self._query, self._seen, self._collected, ranks, lists, past)

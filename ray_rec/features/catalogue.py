@@ -21,6 +21,7 @@ from ray_rec.features.arrays import (
     hash_strings,
     table_of,
 )
+from ray_rec.features.config import GROUPS
 from ray_rec.features.examples import WINDOW_ITEMS_SCHEMA
 from ray_rec.features.index import Index
 from ray_rec.features.part import Marks, Part
@@ -50,7 +51,7 @@ class Catalogue(Part):
         self._columns: dict[str, AnyArray] = {
             name: np.full(0, fill, _KINDS.get(name, object)) for name, fill in _FILLS.items()
         }
-        self._groups = np.zeros((0, len(_GROUPS)), np.int64)
+        self._groups = np.zeros((0, len(GROUPS)), np.int64)
         self._chars = 0
         self._changed = Marks()
 
@@ -94,7 +95,7 @@ class Catalogue(Part):
 
     @property
     def groups(self) -> Int64:
-        """Keys of each row's text and category, int64 [N, 2]; see `group_keys`."""
+        """Keys of each row's text, category and brand, int64 [N, G]; see `group_keys`."""
         return self._groups[: len(self)]
 
     def text(self, row: int) -> str:
@@ -143,7 +144,7 @@ class Catalogue(Part):
             if name not in _KINDS:
                 self._chars += _num_chars(values) - _num_chars(old)
             self._columns[name][rows] = values
-        self._groups[rows] = group_keys(new["text"], new["category"])
+        self._groups[rows] = group_keys(*(new[name] for name in GROUPS))
         return changed
 
     def window_items(self, rows: Int32) -> pa.Table:
@@ -156,6 +157,7 @@ class Catalogue(Part):
                 "text": pa.array(self._columns["text"][rows], pa.string()),
                 "price": self._columns["price"][rows],
                 "category": pa.array(self._columns["category"][rows], pa.string()),
+                "brand": pa.array(self._columns["brand"][rows], pa.string()),
                 "available": self._columns["available"][rows],
             },
             schema=WINDOW_ITEMS_SCHEMA,
@@ -181,18 +183,17 @@ class Catalogue(Part):
 
 
 _TEXTS = ("title", "category", "brand")
-_GROUPS = ("text", "category")
 
 
-def group_keys(text: AnyArray, category: AnyArray) -> Int64:
-    """Return which items are alike, by keys of their texts and categories: int64 [n, 2].
+def group_keys(*names: AnyArray) -> Int64:
+    """Return which items are alike, by a key of each of their `GROUPS`: int64 [n, G].
 
     A key is a hash of 63 bits, the same in every process; 0 where nothing is said.
     """
-    out = np.zeros((len(text), len(_GROUPS)), np.int64)
-    for place, names in enumerate((text, category)):
-        said = np.array([bool(name and name.strip()) for name in names.tolist()], np.bool_)
-        hashed = hash_strings(pa.array(names[said], pa.string())) >> np.uint64(1)
+    out = np.zeros((len(names[0]), len(names)), np.int64)
+    for place, values in enumerate(names):
+        said = np.array([bool(name and name.strip()) for name in values.tolist()], np.bool_)
+        hashed = hash_strings(pa.array(values[said], pa.string())) >> np.uint64(1)
         out[said, place] = hashed.astype(np.int64)
     return out
 

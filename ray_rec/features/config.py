@@ -14,6 +14,8 @@ DAY_MS = 86_400_000
 OTHER = "other"
 BOUNDS = ("user_ttl_days", "max_state_mb")
 """Keys that say how much is kept, not what it means: a stored state may go on with others."""
+GROUPS = ("text", "category", "brand")
+"""By what items are alike; the columns of `catalogue.group_keys`."""
 TOKEN_TYPES = ("view", "click", "like", "cart", "purchase", "rating")
 
 

@@ -58,6 +58,7 @@ _WINDOW_ITEMS: list[tuple[str, Any]] = [
     ("text", pa.string()),
     ("price", pa.float32()),  # NaN: unknown
     ("category", pa.string()),
+    ("brand", pa.string()),
     ("available", pa.bool_()),
 ]
 

@@ -68,12 +68,15 @@ class Responses(Part):
         self._changed.clear()
 
 
-def group_codes(keys: Int64) -> Int64:
-    """Return keys of groups, int64 [N, G], as codes 0, 1, 2, … by column; key 0 has code 0.
+def rate_codes(groups: Int64) -> Int64:
+    """Return which items share rates, from the keys of their groups (`catalogue.group_keys`).
 
-    >>> group_codes(np.array([[7, 0], [0, 5], [7, 3]])).tolist()
+    Codes 0, 1, 2, … of their texts and their categories, int64 [N, 2]; key 0 has code 0.
+
+    >>> rate_codes(np.array([[7, 0, 4], [0, 5, 4], [7, 3, 4]])).tolist()
     [[1, 0], [0, 2], [1, 1]]
     """
+    keys = groups[:, :2]
     out = np.zeros(keys.shape, np.int64)
     for place, column in enumerate(keys.T):
         known = column != 0

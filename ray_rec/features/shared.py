@@ -21,7 +21,7 @@ from ray_rec.features.part import Part
 from ray_rec.features.popularity import Popularity
 from ray_rec.features.progress import Progress
 from ray_rec.features.records import Records, read_records, topic_table
-from ray_rec.features.responses import Responses, group_codes, rates
+from ray_rec.features.responses import Responses, rate_codes, rates
 from ray_rec.features.users import Chain, Gained, Share
 from ray_rec.features.watermark import Watermark
 
@@ -66,7 +66,7 @@ class Shared:
         self.popularity = Popularity(config.half_lives_days)
         self.covisits = Covisits(config.covisits)
         self.responses = Responses(config.num_outcomes)
-        self._codes = group_codes(self.catalogue.groups)
+        self._codes = rate_codes(self.catalogue.groups)
         self.watermark = Watermark(config.lateness_ms)
 
     @property
@@ -99,7 +99,7 @@ class Shared:
         popularity = self.popularity.features()
         items = np.union1d(changed, np.arange(known, len(self.catalogue))).astype(np.int32)
         if len(items):
-            self._codes = group_codes(self.catalogue.groups)
+            self._codes = rate_codes(self.catalogue.groups)
         share = Share(
             records=records,
             wishes=topic_table(tables, CONTROLS),
@@ -157,4 +157,4 @@ class Shared:
         for name, part in self.parts.items():
             part.restore([tables[name] for tables in chain])
         self.grow()
-        self._codes = group_codes(self.catalogue.groups)
+        self._codes = rate_codes(self.catalogue.groups)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ray_rec.errors import ConfigError, meant
+from ray_rec.features.config import GROUPS
 
 _ENCODER_COUNTS = (
     "max_tokens",
@@ -20,7 +21,8 @@ CLICK_NUMBERS = {
     "vectors": (*_NUMBERS, "share"),
     "rates": (*_NUMBERS, "rates", "habits", "placement"),
 }
-"""What the click head is told of a shown item in numbers, by `click_inputs`, in order."""
+"""What the click head is told of a shown item in numbers, by `click_inputs`, in order; and before
+that the `calendar`, where heads are told it."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,11 @@ class ModelConfig:
     select: tuple[str, ...] = ()
     """Names out of `CLICK_NUMBERS`: the click head is told these numbers alone, and is smaller.
     Empty: all."""
+    affinities: tuple[str, ...] = ("text", "category")
+    """Which of an item's text, category and brand a person's past is counted by, for the layer of
+    repeats and the head of rates."""
+    calendar: bool = False
+    """Whether both heads are told the hour and the day of the week (UTC) of the moment asked."""
     calibration: Literal["none", "platt"] = "none"
     """Whether probabilities are the click head's, or drawn to what held-out users did."""
 
@@ -149,23 +156,32 @@ class ModelConfig:
                 f"model.task_weights=scheduled needs model.weight_steps of at least 1; "
                 f"it is {self.weight_steps}"
             )
-        self._check_select()
+        among = f" with model.click_inputs={self.click_inputs}"
+        self._check_named("select", self._known_numbers, among)
+        self._check_named("affinities", GROUPS)
 
-    def _check_select(self) -> None:
-        object.__setattr__(self, "select", tuple(self.select))
-        known = CLICK_NUMBERS[self.click_inputs]
-        for name in self.select:
+    def _check_named(self, key: str, known: tuple[str, ...], among: str = "") -> None:
+        object.__setattr__(self, key, tuple(getattr(self, key)))
+        for name in getattr(self, key):
             if name not in known:
                 raise ConfigError(
-                    f"model.select names {name!r}; known with model.click_inputs="
-                    f"{self.click_inputs} are {', '.join(known)}{meant(name, known)}"
+                    f"model.{key} names {name!r}; known{among} are {', '.join(known)}"
+                    f"{meant(name, known)}"
                 )
+
+    @property
+    def _known_numbers(self) -> tuple[str, ...]:
+        return (*("calendar",) * self.calendar, *CLICK_NUMBERS[self.click_inputs])
 
     @property
     def click_numbers(self) -> tuple[str, ...]:
         """Names of the numbers that the click head is told, in order."""
-        known = CLICK_NUMBERS[self.click_inputs]
-        return tuple(name for name in known if not self.select or name in self.select)
+        return tuple(n for n in self._known_numbers if not self.select or n in self.select)
+
+    @property
+    def affinity_columns(self) -> list[int]:
+        """The places in `GROUPS` of `affinities`, in that order."""
+        return [place for place, name in enumerate(GROUPS) if name in self.affinities]
 
     @property
     def num_outcomes(self) -> int:

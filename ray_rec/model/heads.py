@@ -90,7 +90,7 @@ class RecallHead(nn.Module):
 
 def num_habits(config: ModelConfig) -> int:
     """Return the width of what a layer is told beside (`MultiTaskModel.habits`)."""
-    return 3 * len(REPEAT_DAYS) + config.dim + 1
+    return (1 + len(config.affinity_columns)) * len(REPEAT_DAYS) + config.dim + 1
 
 
 def _bend(config: ModelConfig) -> nn.Sequential:

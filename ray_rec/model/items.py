@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ray_rec.features.config import GROUPS
 from ray_rec.model.changes import Rows
 from ray_rec.model.config import ModelConfig
 
@@ -30,7 +31,7 @@ class ItemSlice:
         text_of: int64 [U] into `text`.
         popularity: log counts by horizon as of M moments [M, U, H].
         price: [U], NaN where unknown.
-        groups: int64 [U, 2] keys of text and category, 0 where unknown.
+        groups: int64 [U, G] keys of its groups (`catalogue.group_keys`), 0 where unknown.
         vector: item vectors [U, d] where they are known already, as when serving.
     """
 
@@ -68,7 +69,7 @@ class ItemTable:
         self.accumulator = self.id.new_zeros(0)
         self.price = self.id.new_zeros(0)
         self.text_row = torch.zeros(0, dtype=torch.int64, device=device)
-        self.groups = self.text_row.new_zeros(0, 2)
+        self.groups = self.text_row.new_zeros(0, len(GROUPS))
         self.changed = torch.zeros(0, dtype=torch.bool, device=device)
         self._num_items = self._num_texts = self._published_texts = 0
 

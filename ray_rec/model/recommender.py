@@ -24,10 +24,10 @@ from ray_rec.model.losses import (
     softmax_loss,
     without,
 )
-from ray_rec.model.shown import shown_features
+from ray_rec.model.shown import alike_of, shown_features
 from ray_rec.model.step import ShownItems, Step
 from ray_rec.model.trunk import Trunk
-from ray_rec.model.view import Alike, Queries, View, own_items, pieces
+from ray_rec.model.view import Queries, View, own_items, pieces
 from ray_rec.model.weights import TaskWeights
 
 
@@ -85,7 +85,7 @@ class MultiTaskModel(nn.Module):
             recent=recent,
             seen=seen,
             own=own_items(queries, len(vector), vector.dtype),
-            alike=Alike.of(queries, items.groups, vector.dtype) if judged else None,
+            alike=alike_of(self.config, items, queries) if judged else None,
             text_last=text[recent[:, 0]] * known[:, :1],
             text_mean=functional.normalize(total, dim=1),
         )
@@ -99,7 +99,7 @@ class MultiTaskModel(nn.Module):
         state = self.trunk(tokens, cut.type, cut.ts, cut.of, cut.context)
         last = (cut.context - 1).clamp(min=0)
         since_ms = queries.at_ms - cut.ts[cut.of, last]
-        user: Tensor = self.trunk.query(state, since_ms, cut.context > 0)
+        user: Tensor = self.trunk.query(state, since_ms, cut.context > 0, queries.at_ms)
         return user
 
     def idle(self, total: Sequence[float]) -> list[nn.Parameter]:
@@ -166,8 +166,8 @@ class MultiTaskModel(nn.Module):
     def habits(self, view: View, query: Tensor, item: Tensor) -> Tensor | None:
         """Return what a layer is told of repeats, [n, `num_habits`]; None where there is none.
 
-        Log counts of all that the person took, of the item's text and of its category; its vector,
-        and how it fits the person's taste.
+        Log counts of all that the person took, and of what is alike by each of `affinities`; the
+        item's vector, and how it fits the person's taste.
         """
         if view.alike is None:
             return None

@@ -75,7 +75,7 @@ class Servable:
 
         A row of -1 is a cold item: the j-th of them has the raw text vector raw[j]
         (float32 [number of -1, raw_dim], zeros where it has no text), and is served from its text.
-        Its keys (`catalogue.group_keys`) are groups[j], int64 [number of -1, 2].
+        Its keys (`catalogue.group_keys`) are groups[j], int64 [number of -1, G].
         """
         index = torch.from_numpy(rows)
         if torch.equal(index, torch.arange(self.num_items)):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ray_rec.features.arrays import Float32
-from ray_rec.features.responses import group_codes, rates
+from ray_rec.features.responses import rate_codes, rates
 from ray_rec.model.items import ItemSlice, own_share
 from ray_rec.model.recommender import MultiTaskModel
 
@@ -26,7 +26,7 @@ class ServedItems:
     share: Tensor  # [N]
     price: Tensor  # [N]
     text_row: Tensor  # int64 [N]
-    groups: Tensor  # int64 [N, 2]
+    groups: Tensor  # int64 [N, G]
     responses: Tensor  # [N, 1+O]
     text: Tensor  # whitened [T, text_dim]
 
@@ -51,13 +51,13 @@ class ServedItems:
     @cached_property
     def rates(self) -> Float32:
         """Rates of all items (`responses.rates`), [N, F], made when they are first asked for."""
-        codes = group_codes(self.groups.numpy())
+        codes = rate_codes(self.groups.numpy())
         return rates(self.responses.double().numpy(), codes, slice(None))
 
     def permuted(self, index: Tensor, vector: Tensor, text: Tensor, groups: Tensor) -> Self:
         """Return items of which row j is this one's index[j] (int64), or cold where that is -1.
 
-        Of the cold ones `vector` [n, d], whitened `text` [n, text_dim] and `groups` int64 [n, 2]
+        Of the cold ones `vector` [n, d], whitened `text` [n, text_dim] and `groups` int64 [n, G]
         are given, in order.
         """
         cold, taken = torch.nonzero(index < 0)[:, 0], index.clamp(min=0)

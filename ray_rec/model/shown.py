@@ -14,7 +14,7 @@ from ray_rec.features.responses import num_rates
 from ray_rec.model.config import ModelConfig
 from ray_rec.model.items import ItemSlice
 from ray_rec.model.step import ShownItems
-from ray_rec.model.view import REPEAT_DAYS, Alike, View
+from ray_rec.model.view import CALENDAR, REPEAT_DAYS, Alike, Queries, View, calendar
 
 PLACEMENT_DIM = 8
 _LEVELS = (0.1, 0.3, 0.5, 0.7, 1.0, 1.4, 1.8, 2.4, 3.0, 4.0)
@@ -69,13 +69,14 @@ def click_numbers(config: ModelConfig) -> dict[str, int]:
     """
     by_rates = config.click_inputs == "rates"
     widths = {
+        "calendar": CALENDAR,
         "popularity": config.num_horizons * (1 + len(_LEVELS) * by_rates),
         "likeness": 2,  # to the last item's text and to the recent ones'
         "repeats": len(REPEAT_DAYS),
         "price": 2,  # and whether it is known
         "share": 1,  # of the own vector
         "rates": num_rates(config.num_outcomes),
-        "habits": 3 * len(REPEAT_DAYS),  # had in all, of text, of category
+        "habits": (1 + len(config.affinity_columns)) * len(REPEAT_DAYS),  # had in all, and alike
         "placement": PLACEMENT_DIM,
     }
     return {name: widths[name] for name in config.click_numbers}
@@ -115,11 +116,18 @@ def _numbers(
         "share": items.share[item][:, None],
         "rates": shown.rates,
     }
+    if "calendar" in config.click_numbers:
+        numbers["calendar"] = calendar(view.queries.at_ms, text.dtype)[query]
     if "habits" in config.click_numbers:
         asked, of = torch.unique(query, return_inverse=True)
-        had = Alike.of(view.queries.of(asked), items.groups, text.dtype)
+        had = alike_of(config, items, view.queries.of(asked))
         numbers["habits"] = torch.cat([view.own.total[query], had.look_up(of, item)], dim=1)
     return {name: numbers[name] for name in config.click_numbers if name in numbers}
+
+
+def alike_of(config: ModelConfig, items: ItemSlice, queries: Queries) -> Alike:
+    """Return what queries had of the like of items, by the groups that a configuration names."""
+    return Alike.of(queries, items.groups[:, config.affinity_columns], items.id.dtype)
 
 
 def by_levels(popularity: Tensor) -> Tensor:

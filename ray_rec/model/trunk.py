@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ray_rec.model.config import ModelConfig
+from ray_rec.model.view import CALENDAR, calendar
 
 NUM_GAPS = 32
 _SECOND_MS = 1000.0
@@ -87,6 +88,7 @@ class Trunk(nn.Module):
         self.norm = nn.LayerNorm(dim)
         for table in (self.kind, self.gap, self.place, self.query_gap):
             nn.init.normal_(table.weight, std=0.02)
+        self.calendar = nn.Linear(CALENDAR, dim, bias=False) if config.calendar else None
 
     def forward(
         self, vector_BLd: Tensor, type_BL: Tensor, ts_BL: Tensor, row_Q: Tensor, place_Q: Tensor
@@ -103,7 +105,13 @@ class Trunk(nn.Module):
             x_BLd = block(x_BLd)
         return last.at(x_BLd, row_Q, place_Q)
 
-    def query(self, state_Qd: Tensor, since_ms_Q: Tensor, known_Q: Tensor) -> Tensor:
-        """Return user vectors [Q, d] from states and the time since the last token (if `known`)."""
-        gap_Qd = self.query_gap(gap_bucket(since_ms_Q)) * known_Q[:, None]
-        return cast(Tensor, self.norm(state_Qd + gap_Qd))
+    def query(
+        self, state_Qd: Tensor, since_ms_Q: Tensor, known_Q: Tensor, at_ms_Q: Tensor
+    ) -> Tensor:
+        """Return user vectors [Q, d] from states, the time since the last token (if `known`) and
+        the moment asked.
+        """
+        state_Qd = state_Qd + self.query_gap(gap_bucket(since_ms_Q)) * known_Q[:, None]
+        if self.calendar is not None:
+            state_Qd = state_Qd + self.calendar(calendar(at_ms_Q, state_Qd.dtype))
+        return cast(Tensor, self.norm(state_Qd))

@@ -129,9 +129,25 @@ def own_counts(queries: Queries, codes: Tensor, dtype: torch.dtype) -> Pairs:
     )
 
 
+CALENDAR = 4
+"""Numbers of `calendar`."""
+
+
+def calendar(at_ms: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return where times (ms UTC, [Q]) fall in the day and the week: sine and cosine each, [Q, 4].
+
+    >>> noon_on_thursday = torch.tensor([43_200_000])
+    >>> calendar(noon_on_thursday, torch.float64).round(decimals=2)[0].tolist()
+    [0.0, -1.0, 0.43, 0.9]
+    """
+    days = at_ms.double() / DAY_MS
+    turns = 2 * torch.pi * torch.stack([days % 1, (days / 7) % 1], dim=1)
+    return torch.stack([turns.sin(), turns.cos()], dim=2).flatten(1).to(dtype)
+
+
 @dataclass(frozen=True)
 class Alike:
-    """What each query had of the like of an item: of its text, and of its category."""
+    """What each query had of the like of an item, by each of its groups."""
 
     own: Pairs  # by code
     code: Tensor  # int64 [U, G] of each item's groups; those of different columns differ

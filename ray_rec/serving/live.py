@@ -42,7 +42,7 @@ def to_replica_order(
     groups: Int64,
     cold_of: Callable[[list[int]], Mapping[int, Float32]],
 ) -> Live:
-    """Bring a version into the order of the replica's catalogue, of which `groups` [N, 2] are keys.
+    """Bring a version into the order of the replica's catalogue, of which `groups` [N, G] are keys.
 
     `cold_of` gives the raw text vectors [text_dim] that are known of rows which the version lacks;
     rows that have neither are there, but without a vector.
@@ -60,7 +60,7 @@ def to_replica_order(
 
 
 def with_cold(live: Live, groups: Int64, cold: Mapping[int, Float32]) -> Live:
-    """Return `live` with the rows of `groups` [N, 2], those in `cold` by their raw text vectors."""
+    """Return `live` with the rows of `groups` [N, G], those in `cold` by their raw text vectors."""
     rows = np.arange(max(len(groups), live.num_rows), dtype=np.int64)
     rows[live.num_rows :] = -1
     rows[list(cold)] = -1

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ray_rec.features.arrays import Int64
 from ray_rec.features.catalogue import group_keys
+from ray_rec.features.config import GROUPS
 from ray_rec.features.examples import WindowExamples, collate
 from ray_rec.model.changes import Rows
 from ray_rec.model.config import ModelConfig
@@ -64,8 +65,8 @@ class Learned:
         self._items.text_row[rows] = text_row.to(self._device)
         price = torch.from_numpy(items["price"].to_numpy(zero_copy_only=False).copy())
         self._items.price[rows] = price.to(self._device, self._dtype)
-        text, category = (items[n].to_numpy(zero_copy_only=False) for n in ("text", "category"))
-        self._items.groups[rows] = torch.from_numpy(group_keys(text, category)).to(self._device)
+        keys = group_keys(*(items[name].to_numpy(zero_copy_only=False) for name in GROUPS))
+        self._items.groups[rows] = torch.from_numpy(keys).to(self._device)
         self._items.touch(rows)
         new = rows[rows >= before]
         white = self._items.text[self._items.text_row[new]]

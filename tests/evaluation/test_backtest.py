@@ -84,9 +84,15 @@ def test_report_says_what_was_found_and_where_it_comes_from(
     page = (tmp_path / "backtest.html").read_text()
     assert "<script" not in page
     assert not re.search(r"(src|href)=|url\(|https?://", page)
-    # four metrics as bars and as curves, the warm-up, two losses, two of clicks
-    assert page.count("<svg") == 4 + 4 + 1 + 2 + 2
-    for title in ("As an item warms up", "recall loss", "click loss", "purchase: observed rate"):
+    # four metrics as bars and as curves, the warm-up of items and users, two losses, two of clicks
+    assert page.count("<svg") == 4 + 4 + 2 + 2 + 2
+    for title in (
+        "As an item warms up",
+        "As a user becomes known",
+        "recall loss",
+        "click loss",
+        "purchase: observed rate",
+    ):
         assert f">{title}</" in page
     assert "own-frequency" in page
 

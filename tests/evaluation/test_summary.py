@@ -8,26 +8,28 @@ from ray_rec.evaluation.asking.ledger import Ledger
 from ray_rec.evaluation.asking.questions import Interactions, Queries
 from ray_rec.evaluation.clicks.measures import Judged
 from ray_rec.evaluation.reports.summary import summarise
+from ray_rec.features.histories import History
 
 FRESH = Interactions(
     np.array([5, 5, 6]), np.array([0, 0, 0]), np.array([90, 100, 99]), np.zeros(3, np.int8)
 )
 
 
-def queries(users: list[int], target_query: list[int]) -> Queries:
+def queries(user: int, past: int, target_query: list[int]) -> Queries:
     """Ask for item 0 at 100 ms, which two others took before that in the same window."""
     query = np.array(target_query)
-    at = np.full(len(users), 100)
-    return Queries(np.array(users), at, [], query, np.zeros(len(query), int), FRESH, 9)
+    history = History(np.zeros(past, np.int32), np.zeros(past, np.int8), np.zeros(past, np.int64))
+    items = np.zeros(len(query), int)
+    return Queries(np.array([user]), np.array([100]), [history], query, items, FRESH, 9)
 
 
 @pytest.fixture
 def summary() -> dict:
     ledger = Ledger()
     ranks = {"hybrid": np.array([1.0, 20.0]), "popularity": np.array([2.0, 11.0])}
-    ledger.add_ranks(3, queries([1], [0, 0]), np.array([0, 30]), ranks)
+    ledger.add_ranks(3, queries(1, 0, [0, 0]), np.array([0, 30]), ranks)
     ranks = {"hybrid": np.array([5.0]), "popularity": np.array([50.0])}
-    ledger.add_ranks(4, queries([2], [0]), np.array([7]), ranks)
+    ledger.add_ranks(4, queries(2, 7, [0]), np.array([7]), ranks)
     labels = np.array([[0, 0, 1], [0, 0, 0]], np.float32)
     model = np.array([[0.5, 0.5, 0.9], [0.5, 0.5, 0.1]], np.float32)
     ledger.add_clicks(4, Judged(np.array([1, 2]), labels, model, 1 - model.astype(float)))
@@ -72,6 +74,13 @@ def test_stages_count_what_was_collected_until_the_question(summary: dict) -> No
     assert list(stages) == ["0", "1", "2", "3-5", "6-10", "11-20", ">20"]
     assert stages["2"]["hr"]["hybrid"]["value"] == 1
     assert stages["6-10"]["hr"]["popularity"]["value"] == 0
+
+
+def test_targets_go_by_what_their_user_had_done(summary: dict) -> None:
+    told = summary["by_past"]
+    assert [part["targets"] for part in told.values()] == [2, 0, 1, 0]
+    assert told["0"]["hr"]["hybrid"]["value"] == 1 / 2
+    assert told["6-20"]["hr"]["popularity"]["value"] == 0
 
 
 def test_windows(summary: dict) -> None:

@@ -1,5 +1,7 @@
 """Numbers of an evaluation over seeds, from answers small enough to work out by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -66,6 +68,15 @@ def test_stages_go_by_what_was_collected(report: dict) -> None:
     assert stages["1"]["hr"]["sasrec"]["by_seed"] == [1, 1, 0]
     assert stages["3-5"]["hr"]["sasrec"]["value"] == pytest.approx(2 / 3)
     assert stages["3-5"]["hr"]["popularity"]["value"] == 0
+
+
+def test_targets_go_by_what_their_user_had_done() -> None:
+    trials = [replace(trial, past=np.array([0, 6, 0])) for trial in TRIALS]
+    told = described(trials, (), 10, seed=0)["by_past"]
+    assert [part["targets"] for part in told.values()] == [2, 0, 1, 0]
+    assert told["0"]["hr"]["sasrec"]["by_seed"] == [1, 1, 1 / 2]
+    assert told["6-20"]["hr"]["popularity"]["value"] == 0
+    assert "by_past" not in described(TRIALS, (), 10, seed=0)
 
 
 def test_one_seed_tells_of_users_and_not_of_luck() -> None:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from ray_rec.features.catalogue import Catalogue, group_keys
-from ray_rec.features.responses import Responses, group_codes, num_rates, rates
+from ray_rec.features.responses import Responses, num_rates, rate_codes, rates
 
 OVERALL = (4 + 1) / (20 + 2)
 COUNTS = np.array([[10, 2], [8, 1], [0, 0], [2, 1]])
-GROUPS = group_codes(np.array([[7, 5], [7, 6], [8, 6], [0, 0]]))
+GROUPS = rate_codes(np.array([[7, 5], [7, 6], [8, 6], [0, 0]]))
 
 
 def _above(rate: float) -> float:
@@ -70,12 +70,14 @@ def test_a_state_goes_on_from_its_snapshot_and_changes() -> None:
     assert one.changes().num_rows == 0
 
 
-def test_keys_tell_texts_and_categories_apart_and_know_what_is_not_said() -> None:
+def test_keys_tell_texts_categories_and_brands_apart_and_know_what_is_not_said() -> None:
     text = np.array(["milk", "bread", "", "milk"], object)
-    keys = group_keys(text, np.array(["dairy", None, " ", "dairy"], object))
+    category = np.array(["dairy", None, " ", "dairy"], object)
+    keys = group_keys(text, category, np.array(["farm", "farm", "", "farm"], object))
     assert (keys[0] == keys[3]).all()
-    assert keys[2].tolist() == [0, 0]
+    assert keys[2].tolist() == [0, 0, 0]
     assert keys[1, 1] == 0
-    assert len(set(keys[:2].ravel().tolist())) == 4
+    assert keys[0, 2] == keys[1, 2] > 0
+    assert len(set(keys[:2].ravel().tolist())) == 5
     assert (keys >= 0).all()
-    assert Catalogue().groups.shape == (0, 2)
+    assert Catalogue().groups.shape == (0, 3)

@@ -100,7 +100,7 @@ def test_company_counts_by_each_members_late_weight(exports: list[dict[str, torc
 
 def test_scores_follow_the_rows_and_a_cold_item_is_scored(ensemble: Ensemble) -> None:
     rows = np.append(np.random.default_rng(0).permutation(toy.NUM_ITEMS), -1)
-    moved = ensemble.permute(rows, toy.text_vectors()[[39]], np.array([[3, 4]]))
+    moved = ensemble.permute(rows, toy.text_vectors()[[39]], np.array([[3, 4, 5]]))
     place = np.argsort(rows[:-1])
     same = History(place[PERSON.item].astype(np.int32), PERSON.type, PERSON.ts)
     popularity = np.append(POPULARITY[rows[:-1]], POPULARITY[[39]], axis=0)
@@ -156,7 +156,7 @@ def test_a_single_model_is_opened_by_its_configuration(
 
 def test_members_that_do_not_fit_together_are_refused(members: list[Servable]) -> None:
     fewer = members[1].permute(
-        np.arange(5), np.zeros((0, toy.RAW_DIM), np.float32), np.zeros((0, 2), np.int64)
+        np.arange(5), np.zeros((0, toy.RAW_DIM), np.float32), np.zeros((0, 3), np.int64)
     )
     with pytest.raises(ModelError, match="no ensemble of 2"):
         Ensemble([members[0], fewer], CONFIGS[0])

@@ -10,6 +10,7 @@ from ray_rec.features.responses import num_rates
 from ray_rec.model.config import ModelConfig
 from ray_rec.model.items import ItemSlice, ItemTable, own_share
 from ray_rec.model.recommender import MultiTaskModel
+from ray_rec.model.shown import shown_features
 from ray_rec.model.step import ShownItems, Step
 from ray_rec.model.view import Queries
 from tests.model import toy
@@ -37,7 +38,7 @@ def items() -> ItemSlice:
         text_of=torch.arange(U),
         popularity=torch.rand(1, U, 3, generator=random),
         price=torch.full((U,), torch.nan),
-        groups=torch.tensor([[1 + at // 2, 1 + at // 4] for at in range(U)]),
+        groups=torch.tensor([[1 + at // 2, 1 + at // 4, 1 + at % 2] for at in range(U)]),
     )
 
 
@@ -280,6 +281,8 @@ def test_growth_leaves_what_is_there() -> None:
         {"click_inputs": "rates"},
         {"select": ("likeness",)},
         {"click_inputs": "rates", "select": ("placement",)},
+        {"calendar": True},
+        {"click_inputs": "rates", "repeat_units": 2, "affinities": ("text", "category", "brand")},
     ],
 )
 def test_every_weight_of_the_network_learns(changes: dict[str, Any], items: ItemSlice) -> None:
@@ -316,6 +319,28 @@ def test_clicks_see_what_is_selected_alone(items: ItemSlice, select: str, sees: 
     shown = replace(step.shown, popularity=step.shown.popularity + 1)
     before, after = (model.losses(items, each).click for each in (step, replace(step, shown=shown)))
     assert torch.equal(before, after) != sees
+
+
+@pytest.mark.parametrize("calendar", [True, False])
+def test_both_heads_are_told_the_hour_where_a_configuration_says_so(
+    calendar: bool, items: ItemSlice
+) -> None:
+    torch.manual_seed(0)
+    model = MultiTaskModel(replace(toy.PLAIN, calendar=calendar))
+    torch.nn.init.zeros_(model.trunk.query_gap.weight)  # which another hour changes too
+    step = _step(_queries(), torch.arange(U))
+    zeros = torch.zeros_like(step.queries.ts)
+    still = replace(step.queries, ts=zeros, at_ms=torch.full_like(step.queries.at_ms, 10**12))
+    later = replace(still, at_ms=still.at_ms + 5 * toy.HOUR_MS)
+    users = [model.view(items, queries).user for queries in (still, later)]
+    assert torch.equal(*users) != calendar
+    numbers = [
+        shown_features(model.config, items, model.view(items, queries), step.shown).numbers
+        for queries in (still, later)
+    ]
+    assert ("calendar" in numbers[0]) == calendar
+    if calendar:
+        assert not torch.equal(numbers[0]["calendar"], numbers[1]["calendar"])
 
 
 @pytest.mark.parametrize("known_by", ["vectors", "rates"])

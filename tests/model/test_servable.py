@@ -26,7 +26,7 @@ PEOPLE = [
     toy.history(list(range(30)) * 2),
 ]
 POPULARITY = toy.popularity()
-NO_KEYS, ONE_KEY = np.zeros((0, 2), np.int64), np.array([[3, 4]])
+NO_KEYS, ONE_KEY = np.zeros((0, 3), np.int64), np.array([[3, 4, 5]])
 SAME_RATES = rates(
     np.zeros((toy.NUM_ITEMS, 4)), np.zeros((toy.NUM_ITEMS, 2), np.int64), slice(None)
 )

@@ -81,6 +81,16 @@ def test_selecting_all_in_any_order_is_selecting_none(config: ModelConfig) -> No
     assert torch.equal(*made)
 
 
+def test_affinities_and_the_calendar_are_told_where_a_configuration_says_so() -> None:
+    config = replace(RATES, affinities=["text", "category", "brand"], calendar=True)
+    widths = click_numbers(config)
+    assert list(widths) == ["calendar", *WIDTHS_BY_RATES]
+    assert (widths["calendar"], widths["habits"]) == (4, 4 * 3)
+    assert click_numbers(replace(RATES, affinities=("brand",)))["habits"] == 2 * 3
+    with pytest.raises(ConfigError, match=r"'band'; known are .*brand; did you mean 'brand'\?"):
+        ModelConfig(affinities=("band",))
+
+
 def test_a_head_that_is_told_less_is_smaller() -> None:
     config = replace(RATES, select=["price", "popularity"])  # as TOML gives them
     assert click_numbers(config) == {"popularity": 33, "price": 2}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_rec.model.trunk import NUM_GAPS, Block, gap_bucket
-from ray_rec.model.view import DAY_MS, Alike, Queries, own_items, pieces
+from ray_rec.model.view import DAY_MS, Alike, Queries, calendar, own_items, pieces
 from tests.model import toy
 
 DAY = int(DAY_MS)
@@ -90,6 +90,17 @@ def test_what_was_had_of_the_like_is_counted_by_text_and_category() -> None:
     nothing = [0.0, 0.0, 0.0]
     counts = torch.tensor([nothing * 2, once + nothing, nothing + thrice], dtype=torch.float64)
     torch.testing.assert_close(found, torch.log1p(counts))
+
+
+def test_a_moment_is_told_by_its_place_in_the_day_and_the_week() -> None:
+    sunday_six = 1_700_978_400_000  # 2023-11-26T06:00Z: a quarter of the day, 3.25 days of the week
+    at = torch.tensor([sunday_six, sunday_six + 7 * DAY, sunday_six + DAY // 2])
+    told = calendar(at, torch.float64)
+    angle = 2 * math.pi * 3.25 / 7  # from Thursday on, as the epoch began
+    expected = torch.tensor([1.0, 0.0, math.sin(angle), math.cos(angle)], dtype=torch.float64)
+    torch.testing.assert_close(told[0], expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(told[1], told[0])
+    torch.testing.assert_close(told[2, :2], -told[0, :2], atol=1e-6, rtol=0)
 
 
 def test_nobody_with_a_history_has_no_own_items() -> None:

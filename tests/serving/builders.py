@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 
 from ray_rec.events import decode
-from ray_rec.features.config import FeatureConfig
+from ray_rec.features.config import GROUPS, FeatureConfig
 from ray_rec.features.examples import assign_steps
 from ray_rec.features.state import FeatureState
 from ray_rec.log import EventLog, Window
@@ -110,7 +110,7 @@ def publish_delta(registry: Registry, number: int, before: Version, *new: str) -
         "items.id": Rows(rows, torch.randn(len(rows), ids.shape[1], generator=generator)),
         "items.count": Rows(rows, torch.full((len(rows),), 50.0)),
         "items.price": Rows(rows, torch.ones(len(rows))),
-        "items.groups": Rows(rows, torch.zeros(len(rows), 2, dtype=torch.int64)),
+        "items.groups": Rows(rows, torch.zeros(len(rows), len(GROUPS), dtype=torch.int64)),
         "items.responses": Rows(rows, torch.zeros(len(rows), 1 + MODEL.num_outcomes)),
         "items.text_row": Rows(rows, text_row),
         "items.text": Rows(texts, white[: len(new)]),

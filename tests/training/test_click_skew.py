@@ -11,8 +11,15 @@ from ray_rec.training.config import LearnerConfig
 from ray_rec.training.learner import Learner
 from tests.features.builders import T0, Stream, event, exposure, item
 
-CONFIG = ModelConfig(dim=16, text_dim=16, tower_dim=16, click_inputs="rates")
-WORDS = {"milk": 0, "bread": 1, "tea": 2, "": 3}
+CONFIG = ModelConfig(
+    dim=16,
+    text_dim=16,
+    tower_dim=16,
+    click_inputs="rates",
+    affinities=("text", "category", "brand"),
+    calendar=True,
+)
+WORDS = {"milk": 0, "bread. farm": 1, "tea. farm": 2, "": 3}
 
 
 def _learned(learner: Learner, made: object) -> None:
@@ -27,7 +34,12 @@ def _learned(learner: Learner, made: object) -> None:
 def test_an_exposure_is_learned_with_what_serving_knew_of_its_items() -> None:
     stream = Stream(attribution_ms=100, lateness_ms=0, held_out_share=0.0)
     learner = Learner(CONFIG, LearnerConfig())
-    shop = [item("a", "milk"), item("b", "milk"), item("c", "bread"), item("d", "tea")]
+    shop = [
+        item("a", "milk"),
+        item("b", "milk"),
+        item("c", "bread", brand="farm"),
+        item("d", "tea", brand="farm"),
+    ]
     first = [exposure(f"r{n}", f"u{n}", T0 + n, ["a", "b", "c"]) for n in range(6)]
     clicks = [event(f"u{n}", "a", T0 + 10 + n, "click") for n in range(4)]
     _learned(learner, stream.window(*shop, *first, *clicks))

@@ -22,6 +22,8 @@ class Ranked:
     ranks: dict[str, Float64]  # [T]
     lists: dict[str, Int64] = field(default_factory=dict)
     """[Q, k] the best items, by ranker; nothing where they were not kept"""
+    past: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    """[Q] what its user was known to have done, as much as is remembered; nothing if not kept"""
 
     def with_answers(self, others: "Ranked") -> "Ranked":
         """Return the same questions with others' answers in the place of those of that name."""
@@ -40,6 +42,7 @@ class Ranked:
             self.collected[keep],
             {name: ranks[keep] for name, ranks in self.ranks.items()},
             {name: lists[queries] for name, lists in self.lists.items()},
+            self.past[queries] if len(self.past) else self.past,
         )
 
 
@@ -79,6 +82,7 @@ class Ledger:
             _joined([seen for _, _, seen, _ in self._ranked]),
             _joined(collected),
             {name: _joined([ranks[name] for *_, ranks in self._ranked]) for name in names},
+            past=_joined([queries.past() for _, queries, _, _ in self._ranked]),
         )
 
     def judged(self) -> tuple[Int64, Judged] | None:

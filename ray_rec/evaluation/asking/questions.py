@@ -85,6 +85,10 @@ class Queries:
         high = np.searchsorted(item, self.target_item, "right")
         return segment_search(ts, low, high, self.ts[self.target_query]) - low
 
+    def past(self) -> Int64:
+        """Return how much each query's history holds, [Q]."""
+        return np.array([len(history.item) for history in self.histories], np.int64)
+
     def part(self, start: int, end: int) -> Self:
         """Return queries start … end-1."""
         low, high = np.searchsorted(self.target_query, [start, end])

@@ -1,11 +1,13 @@
-"""Targets by how often their item had been taken: as it was learned, and when it is asked for."""
+"""Targets by how often their item had been taken, as it was learned and when it is asked for; and
+by how much their user had done."""
 
 import numpy as np
 
 from ray_rec.features.arrays import AnyArray, Int64
 
 BUCKETS = ("0", "1-5", "6-20", ">20")
-"""How often an item had been learned: never, rarely, now and then, often."""
+"""How often an item had been learned, or a user had done anything: never, rarely, now and then,
+often."""
 
 STAGES = ("0", "1", "2", "3-5", "6-10", "11-20", ">20")
 """How far an item has warmed up: the events that it had collected when it was asked for."""
@@ -15,7 +17,7 @@ _MOST_BY_STAGE = np.array([0, 1, 2, 5, 10, 20])
 
 
 def bucket(seen: AnyArray) -> Int64:
-    """Return the place in `BUCKETS` of each count [T] of earlier takings.
+    """Return the place in `BUCKETS` of each count [T] of what came earlier.
 
     >>> bucket(np.array([0, 1, 5, 6, 20, 21])).tolist()
     [0, 1, 1, 2, 2, 3]

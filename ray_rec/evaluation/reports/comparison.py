@@ -32,7 +32,8 @@ def comparison(report: Plain, title: str = "What will they take next") -> Iterab
         heading = f"<h2>Above {escape(reference)}, on the same questions</h2>"
         yield heading + table(["", *metrics], rows, model)
     yield _buckets(report)
-    yield _warm_up(report)
+    yield _by_stage(report, report["warm_up"], _WARM_UP)
+    yield _by_stage(report, report.get("by_past"), _BY_PAST)
 
 
 def _buckets(report: Plain) -> str:
@@ -54,8 +55,24 @@ def _buckets(report: Plain) -> str:
     return f"<h2>{title}</h2>" + table(["times taken", *heads], rows, report["model"])
 
 
-def _warm_up(report: Plain) -> str:
-    found = report["warm_up"]
+_WARM_UP = (
+    "As an item warms up",
+    "Targets by how many events of their item there had been when they were asked for, learned or "
+    "only counted; whiskers are one standard error.",
+    "events collected (targets)",
+)
+_BY_PAST = (
+    "As a user becomes known",
+    "Targets by how much their user had done when they were asked for; whiskers are one standard "
+    "error.",
+    "events of the user (targets)",
+)
+
+
+def _by_stage(report: Plain, found: Plain | None, words: tuple[str, str, str]) -> str:
+    """Return a chart of the share of targets found, by stage; nothing where none was kept."""
+    if found is None:
+        return ""
     series = {
         ranker: [
             (estimate["value"], estimate["error"]) if (estimate := _of(part, ranker)) else None
@@ -63,16 +80,10 @@ def _warm_up(report: Plain) -> str:
         ]
         for ranker in report["recall"]
     }
-    title = f"Share of targets in the first {report['cutoff']}"
+    heading, about, axis = words
     names = [f"{name} ({part['targets']:,})" for name, part in found.items()]
-    chart = stages(title, "events collected (targets)", names, series)
-    about = (
-        "Targets by how many events of their item there had been when they were asked for, "
-        "learned or only counted; whiskers are one standard error."
-    )
-    return (
-        f'<h2>As an item warms up</h2><p class="about">{about}</p><div class="charts">{chart}</div>'
-    )
+    chart = stages(f"Share of targets in the first {report['cutoff']}", axis, names, series)
+    return f'<h2>{heading}</h2><p class="about">{about}</p><div class="charts">{chart}</div>'
 
 
 def _of(part: Plain, ranker: str) -> Plain | None:

@@ -32,6 +32,7 @@ def summarise(
     """Return the results as JSON types; `windows` are described one by one and get theirs added."""
     ranked, clicks = ledger.ranked(), ledger.judged()
     outcomes, seed = config.features.outcome_types, config.learner.seed
+    place = bucket(ranked.past)[ranked.target_query]
     for window in windows:
         part = ranked.of_window(window["window"])
         window["queries"] = len(part.user)
@@ -50,6 +51,7 @@ def summarise(
         **compared(ranked, cutoff, seed),
         "by_times_seen": by_times_seen(ranked, cutoff, seed),
         "warm_up": _found_by(STAGES, stage(ranked.collected), ranked, cutoff, seed),
+        "by_past": _found_by(BUCKETS, place, ranked, cutoff, seed),
         "clicks": {} if clicks is None else _clicks(clicks[1], outcomes, seed),
         "windows": windows,
     }

@@ -30,7 +30,7 @@ def described(trials: Sequence[Ranked], references: Sequence[str], cutoff: int, 
     """Return means over seeds and queries by model, what each has above each reference, buckets.
 
     `by_times_seen` goes by how often a target was learned, `warm_up` by what it had collected when
-    it was asked for.
+    it was asked for, `by_past` by what its user had done by then (absent where that was not kept).
 
     Args:
         trials: for each training seed what all models answered, to the same questions; models that
@@ -57,6 +57,7 @@ def described(trials: Sequence[Ranked], references: Sequence[str], cutoff: int, 
         **above,
         "by_times_seen": _by_times_seen(trials[0], found, references, seed),
         "warm_up": _shares(STAGES, stage(trials[0].collected), trials[0], found, seed),
+        **_by_past(trials[0], found, seed),
     }
 
 
@@ -158,6 +159,13 @@ def _by_times_seen(
             if above is not None:
                 out[name].setdefault(f"above_{reference}", {})[model] = _plain(above)
     return out
+
+
+def _by_past(asked: Ranked, found: dict[str, Float64], seed: int) -> Plain:
+    if not len(asked.past):
+        return {}
+    place = bucket(asked.past)[asked.target_query]
+    return {"by_past": _shares(BUCKETS, place, asked, found, seed)}
 
 
 def _shares(
