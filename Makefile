@@ -55,6 +55,7 @@ kafka: install  ## Run one real Kafka broker until Ctrl-C (needs Java and Maven)
 results: install  ## Measure how good the recommendations are (DATA=folder of the sets that are no package)
 	$(BIN)/python -m benchmarks.quality $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m benchmarks.continual
+	$(BIN)/python -m benchmarks.choices
 	$(BIN)/python -m benchmarks.ablation $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m benchmarks.policies $(if $(DATA),--data $(DATA))
 	$(BIN)/python -m benchmarks.rectools_check

@@ -10,22 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks._pupils import CUTOFF, KEYS, OUTCOME, Plain, Run, compared_to, ranked_by, table
 from benchmarks._results import RESULTS, ROOT, commit, machine
 from ray_rec.datasets.purchases import WEEK_MS, week_start_ms
-from ray_rec.evaluation.asking.ledger import Ranked
-from ray_rec.evaluation.metrics.bootstrap import auc_by_user
 from ray_rec.evaluation.metrics.ranking import auc, ranking
 from ray_rec.evaluation.reports.charts import COLOURS, Points, lines
-from ray_rec.evaluation.reports.summary import by_times_seen, compared
-from ray_rec.features.arrays import AnyArray, Int64
-from ray_rec.features.config import FeatureConfig
+from ray_rec.evaluation.reports.summary import by_times_seen
+from ray_rec.features.arrays import Int64
 
 RESULT = RESULTS / "quality" / "continual.json"
 DOCS = ROOT / "docs"
 NEVER, PLAIN = "never", "every 10,000"
 CADENCES = ("every 1,000", "every 10,000", "every 100,000", "never", "never, counts frozen")
-_OUTCOME = FeatureConfig().outcome_types.index("purchase")
-_CUTOFF, _KEYS = 10, ("hr@10", "ndcg@10", "auc")
 
 _ABOUT = """
 All learned weeks 33 to 44 alike, in windows of 1,000 records, with the demo's configuration. From
@@ -43,16 +39,13 @@ every 80 windows, about three weeks, and learns the newest 300. All that was tri
 nothing was chosen on these weeks:
 """
 
-Plain = dict[str, Any]
-Run = Mapping[str, AnyArray]
-
 
 def summarise(folder: Path, first: int, end: int) -> None:
     """Write numbers and curves of a folder's answers, from week `first` to before `end`."""
     paths = sorted(folder.glob("*.npz"))
     runs = [dict(np.load(path)) for path in paths]
     names = runs[0]["names"].tolist()
-    ranked, weeks = _ranked(runs, names), list(range(first, end))
+    ranked, weeks = ranked_by(runs, names), list(range(first, end))
     ways = [PLAIN, *(name for name in names if name not in CADENCES)]
     found = {
         "benchmark": "continual",
@@ -61,9 +54,9 @@ def summarise(folder: Path, first: int, end: int) -> None:
         "users": len(np.unique(runs[0]["user"])),
         "shown": len(runs[0]["shown_user"]),
         "rows": dict(zip(names, runs[0]["rows"].tolist(), strict=True)),
-        "cadences": _compared(runs, ranked, CADENCES, NEVER),
-        "ways": _compared(runs, ranked, ways, PLAIN),
-        "by_times_seen": by_times_seen(ranked, _CUTOFF, 0),
+        "cadences": compared_to(runs, ranked, CADENCES, NEVER),
+        "ways": compared_to(runs, ranked, ways, PLAIN),
+        "by_times_seen": by_times_seen(ranked, CUTOFF, 0),
         "weeks": weeks,
         "by_week": {name: _by_week(runs, name, weeks) for name in names},
         "commit": commit(),
@@ -71,76 +64,26 @@ def summarise(folder: Path, first: int, end: int) -> None:
     }
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(found, indent=1) + "\n")
-    for key in _KEYS:
+    for key in KEYS:
         (DOCS / f"continual-{key.partition('@')[0]}.svg").write_text(_curve(found, key))
-
-
-def _ranked(runs: Sequence[Run], names: Sequence[str]) -> Ranked:
-    """Return the questions of all seeds as one; a user takes all of theirs along."""
-    sizes = np.cumsum([0, *(len(run["user"]) for run in runs)])
-    return Ranked(
-        np.concatenate([run["window"] for run in runs]),
-        np.concatenate([run["user"] for run in runs]),
-        np.concatenate([run["target_query"] + at for run, at in zip(runs, sizes, strict=False)]),
-        seen := np.concatenate([run["seen"] for run in runs]),
-        seen,  # what was collected since is not told apart
-        {
-            name: np.concatenate([run["ranks"][place] for run in runs])
-            for place, name in enumerate(names)
-        },
-    )
-
-
-def _compared(runs: Sequence[Run], ranked: Ranked, names: Sequence[str], base: str) -> Plain:
-    """Return each model's metrics, and what it has above `base`, with intervals over users."""
-    some = Ranked(
-        ranked.window,
-        ranked.user,
-        ranked.target_query,
-        ranked.seen,
-        ranked.collected,
-        {name: ranked.ranks[name] for name in names},
-    )
-    found = compared(some, _CUTOFF, 0, base)
-    out: Plain = {}
-    for name in names:
-        area, above = _areas(runs, name, base)
-        out[name] = {**found["recall"][name], "auc": area}
-        if name != base:
-            out[name]["above"] = {**found[f"above_{base}"][name], "auc": above}
-    return out
-
-
-def _areas(runs: Sequence[Run], name: str, base: str) -> tuple[Plain, Plain]:
-    """Return the click AUC and what it has above that of `base`: each the mean over seeds."""
-    found = []
-    for run in runs:
-        places = [run["names"].tolist().index(which) for which in (name, base)]
-        columns = run["clicks"][places, :, _OUTCOME].T
-        areas = auc_by_user(run["labels"][:, _OUTCOME], columns, run["shown_user"])
-        found.append((areas[0], areas[2]))
-    means = np.mean(np.array(found, np.float64), axis=0)
-    fields = ("value", "error", "low", "high")
-    one, other = (dict(zip(fields, row.tolist(), strict=True)) for row in means)
-    return one, other
 
 
 def _by_week(runs: Sequence[Run], name: str, weeks: Sequence[int]) -> Plain:
     """Return the means over seeds of HR@10, NDCG@10 and the click AUC by week."""
-    out: dict[str, list[float | None]] = {key: [] for key in _KEYS}
+    out: dict[str, list[float | None]] = {key: [] for key in KEYS}
     for week in weeks:
         by_seed = [_of_week(run, name, week) for run in runs]
-        for key, value in zip(_KEYS, np.mean(by_seed, axis=0).tolist(), strict=True):
+        for key, value in zip(KEYS, np.mean(by_seed, axis=0).tolist(), strict=True):
             out[key].append(value if isfinite(value) else None)
     return out
 
 
 def _of_week(run: Run, name: str, week: int) -> tuple[float, float, float]:
     place = run["names"].tolist().index(name)
-    made = ranking(run["ranks"][place], run["target_query"], len(run["user"]), _CUTOFF)
+    made = ranking(run["ranks"][place], run["target_query"], len(run["user"]), CUTOFF)
     asked = _weeks(run, run["window"]) == week
     shown = _weeks(run, run["shown_window"]) == week + 1  # judged when the week is over
-    labels, scores = run["labels"][shown, _OUTCOME], run["clicks"][place, shown, _OUTCOME]
+    labels, scores = run["labels"][shown, OUTCOME], run["clicks"][place, shown, OUTCOME]
     area = auc(labels, scores) if len(labels) else float("nan")
     return float(made.hit[asked].mean()), float(made.ndcg[asked].mean()), area
 
@@ -194,24 +137,9 @@ def section() -> Iterator[str]:
         f"weeks {found['weeks'][0]} to {found['weeks'][-1]}, {found['shown']:,} shown items.\n"
     )
     yield _ABOUT.strip() + "\n"
-    yield from _table(found["cadences"], f"above {NEVER}")
+    yield from table(found["cadences"], f"above {NEVER}")
     for key, about in (("hr", "HR@10"), ("ndcg", "NDCG@10"), ("auc", "click AUC")):
         yield f"\n![{about} by week](continual-{key}.svg)"
     yield f"\n{_WAYS.strip()}\n"
-    yield from _table(found["ways"], f"above {PLAIN}")
+    yield from table(found["ways"], f"above {PLAIN}")
     yield ""
-
-
-def _table(models: Plain, above: str) -> Iterator[str]:
-    heads = [*_KEYS, *(f"{key}, {above}" for key in _KEYS)]
-    yield "| update | " + " | ".join(heads) + " |"
-    yield "| --- |" + " --- |" * len(heads)
-    for name, values in models.items():
-        cells = [f"{values[key]['value']:.4f} ± {values[key]['error']:.4f}" for key in _KEYS]
-        more = values.get("above")
-        cells += [_interval(more[key]) if more else "" for key in _KEYS]
-        yield f"| {name} | " + " | ".join(cells) + " |"
-
-
-def _interval(found: Plain) -> str:
-    return f"{found['value']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}]"

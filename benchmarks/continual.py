@@ -20,13 +20,14 @@ import numpy as np
 import torch
 
 from benchmarks._continual import section, summarise
+from benchmarks._pupils import answers
 from benchmarks._results import ROOT, put_tables
 from ray_rec.config import RunConfig, load_config
 from ray_rec.datasets import complete_journey
 from ray_rec.datasets.purchases import week_start_ms
 from ray_rec.evaluation.backtest import TOPICS, read_window
 from ray_rec.evaluation.habits import Apprentice, Habit
-from ray_rec.evaluation.prequential import MODEL, Options, Prequential
+from ray_rec.evaluation.prequential import Options, Prequential
 from ray_rec.events.schema import EVENTS, ITEMS
 from ray_rec.log.base import EventLog, create_standard_topics, open_log
 from ray_rec.log.cut import cut
@@ -132,29 +133,11 @@ def _windows(log: EventLog, first: int, end: int, number: int) -> Iterator[Windo
 
 
 def _answers(run: Prequential) -> dict[str, Any]:
-    """Return what all models answered, having seen to it that all were asked the same."""
+    """Return what all models answered, when windows ended, and how many rows each learned."""
     pupils = {ONLINE: run.model, **run.beside}
-    ranked = [pupil.ledger.ranked() for pupil in pupils.values()]
-    judged = [found for pupil in pupils.values() if (found := pupil.ledger.judged()) is not None]
-    asked, (shown_window, shown) = ranked[0], judged[0]
-    for other, (window, clicks) in zip(ranked, judged, strict=True):
-        for key in ("window", "user", "target_query", "seen"):
-            assert np.array_equal(getattr(asked, key), getattr(other, key)), key
-        assert np.array_equal(shown_window, window)
-        assert np.array_equal(shown.user, clicks.user)
-        assert np.array_equal(shown.labels, clicks.labels)
     learned = [pupil for pupil in pupils.values() if isinstance(pupil, Apprentice)]
     return {
-        "names": list(pupils),
-        "window": asked.window,
-        "user": asked.user,
-        "seen": asked.seen,
-        "target_query": asked.target_query,
-        "ranks": np.stack([found.ranks[MODEL] for found in ranked]),
-        "shown_window": shown_window,
-        "shown_user": shown.user,
-        "labels": shown.labels,
-        "clicks": np.stack([clicks.model for _, clicks in judged]),
+        **answers(pupils),
         "until": np.array([[w["window"], w["until_ms"] or 0] for w in run.windows]),
         "rows": [-1, *(pupil.rows for pupil in learned)],
     }
