@@ -92,6 +92,14 @@ def test_answers_go_over_to_a_version_of_another_encoder_without_a_failure(
     def shown(answer: dict[str, Any]) -> set[str]:
         return {item["item_id"] for item in answer["items"]}
 
+    def closest_to(words: str) -> str:
+        """Return the item whose text is likest to a stranger's query, by the serving encoder."""
+        context = {"query": words}
+        asked = {"user_id": "stranger", "num": 100, "explain": True, "context": context}
+        items = changing.http.post("/v1/recommendations", json=asked).json()["items"]
+        likeness = {item["item_id"]: item["explain"]["recall.text"] for item in items}
+        return max(likeness, key=likeness.__getitem__)
+
     def put(item_id: str, title: str) -> None:
         item = {"item_id": item_id, "title": title, "category": "tea", "ts": 1}
         assert changing.http.put("/v1/items", json=item).status_code == 202
@@ -101,6 +109,7 @@ def test_answers_go_over_to_a_version_of_another_encoder_without_a_failure(
     put("new", "milk tea")  # neither version has learned it
     eventually(lambda: "new" in shown(ask(changing.http)), 30)
     assert held() == [TextEncoder(configs[0]).digest]
+    assert closest_to("milk tea. tea") == "new"
 
     def load() -> None:
         with httpx.Client(base_url=changing.url, timeout=60) as client:
@@ -120,6 +129,8 @@ def test_answers_go_over_to_a_version_of_another_encoder_without_a_failure(
 
     put("newer", "coffee paper")
     eventually(lambda: "newer" in shown(ask(changing.http)), 30)
+    assert closest_to("coffee paper. tea") == "newer"
+    assert closest_to("milk tea. tea") == "new"
     changing.registry.rollback(1)
     eventually(lambda: ask(changing.http)["model_version"] == 1, 30)
     assert {"new", "newer"} <= shown(ask(changing.http))
