@@ -10,8 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._pupils import CUTOFF, KEYS, OUTCOME, Plain, Run, compared_to, ranked_by, table
-from benchmarks._results import RESULTS, ROOT, commit, machine
+from benchmarks._pupils import (
+    CUTOFF,
+    KEYS,
+    OUTCOME,
+    Plain,
+    Run,
+    commits,
+    compared_to,
+    kept_runs,
+    ranked_by,
+    table,
+)
+from benchmarks._results import RESULTS, ROOT, machine
 from ray_rec.datasets.purchases import WEEK_MS, week_start_ms
 from ray_rec.evaluation.metrics.ranking import auc, ranking
 from ray_rec.evaluation.reports.charts import COLOURS, Points, lines
@@ -40,16 +51,16 @@ nothing was chosen on these weeks:
 """
 
 
-def summarise(folder: Path, first: int, end: int) -> None:
+def summarise(folder: Path, first: int, end: int, plan: Plain) -> None:
     """Write numbers and curves of a folder's answers, from week `first` to before `end`."""
-    paths = sorted(folder.glob("*.npz"))
-    runs = [dict(np.load(path)) for path in paths]
+    kept = kept_runs(folder)
+    runs = [*kept.values()]
     names = runs[0]["names"].tolist()
     ranked, weeks = ranked_by(runs, names), list(range(first, end))
     ways = [PLAIN, *(name for name in names if name not in CADENCES)]
     found = {
         "benchmark": "continual",
-        "seeds": [int(path.stem) for path in paths],
+        "seeds": [*kept],
         "queries": len(runs[0]["user"]),
         "users": len(np.unique(runs[0]["user"])),
         "shown": len(runs[0]["shown_user"]),
@@ -59,7 +70,8 @@ def summarise(folder: Path, first: int, end: int) -> None:
         "by_times_seen": by_times_seen(ranked, CUTOFF, 0),
         "weeks": weeks,
         "by_week": {name: _by_week(runs, name, weeks) for name in names},
-        "commit": commit(),
+        "commit": commits(runs),
+        "plan": plan,
         "machine": machine(),
     }
     RESULT.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +145,7 @@ def section() -> Iterator[str]:
     yield "## Complete Journey, kept learning or not\n"
     yield (
         f"`python -m benchmarks.continual --seeds {' '.join(map(str, found['seeds']))}`, commit "
-        f"{found['commit'][:12]}, {found['queries']:,} baskets of {found['users']:,} users in "
+        f"{found['commit']}, {found['queries']:,} baskets of {found['users']:,} users in "
         f"weeks {found['weeks'][0]} to {found['weeks'][-1]}, {found['shown']:,} shown items.\n"
     )
     yield _ABOUT.strip() + "\n"

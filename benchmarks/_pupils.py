@@ -3,12 +3,15 @@
 Of Complete Journey: baskets, and whether what is promoted is purchased.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks._results import commit, short
 from benchmarks._tables import interval, with_error
+from ray_rec.errors import DataError
 from ray_rec.evaluation.asking.ledger import Ranked
 from ray_rec.evaluation.metrics.bootstrap import auc_by_user
 from ray_rec.evaluation.prequential import MODEL
@@ -17,6 +20,7 @@ from ray_rec.evaluation.reports.summary import compared
 from ray_rec.features.arrays import AnyArray
 from ray_rec.features.config import FeatureConfig
 
+_ASKED = ("window", "user", "target_query", "seen")
 OUTCOME = FeatureConfig().outcome_types.index("purchase")
 CUTOFF, KEYS = 10, ("hr@10", "ndcg@10", "auc")
 
@@ -25,17 +29,50 @@ Run = Mapping[str, AnyArray]
 """What `answers` gives."""
 
 
+def measure(path: Path, key: str, answered: Callable[[], Mapping[str, Any]], again: bool) -> None:
+    """Keep a seed's answers at a path with their key and commit, unless those of this key are."""
+    if not again and path.exists() and str(np.load(path).get("key")) == key:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, allow_pickle=False, key=key, commit=commit(), **answered())
+
+
+def kept_runs(folder: Path) -> dict[int, Run]:
+    """Return the answers kept in a folder by seed, as many as there are.
+
+    Raises:
+        DataError: they are of models of other names, or there are none.
+    """
+    runs: dict[int, Run] = {}
+    for path in sorted(folder.glob("*.npz"), key=lambda path: int(path.stem)):
+        runs[int(path.stem)] = dict(np.load(path))
+    if len({tuple(run["names"].tolist()) for run in runs.values()}) != 1:
+        raise DataError(f"no answers of the same models in {folder}; measure all seeds again")
+    return runs
+
+
+def commits(runs: Sequence[Run]) -> str:
+    """Return by which commits answers were given."""
+    return ", ".join(sorted({short(str(run["commit"])) for run in runs}))
+
+
 def answers(pupils: Mapping[str, Pupil]) -> dict[str, Any]:
-    """Return what all models answered, by name, having seen to it that all were asked the same."""
+    """Return what all models answered, by name.
+
+    Raises:
+        DataError: not all were asked the same.
+    """
     ranked = [pupil.ledger.ranked() for pupil in pupils.values()]
     judged = [found for pupil in pupils.values() if (found := pupil.ledger.judged()) is not None]
     asked, (shown_window, shown) = ranked[0], judged[0]
-    for other, (window, clicks) in zip(ranked, judged, strict=True):
-        for key in ("window", "user", "target_query", "seen"):
-            assert np.array_equal(getattr(asked, key), getattr(other, key)), key
-        assert np.array_equal(shown_window, window)
-        assert np.array_equal(shown.user, clicks.user)
-        assert np.array_equal(shown.labels, clicks.labels)
+    same = [
+        *(np.array_equal(getattr(asked, k), getattr(each, k)) for each in ranked for k in _ASKED),
+        *(np.array_equal(shown_window, window) for window, _ in judged),
+        *(np.array_equal(shown.user, clicks.user) for _, clicks in judged),
+        *(np.array_equal(shown.labels, clicks.labels) for _, clicks in judged),
+    ]
+    if len(judged) != len(ranked) or not all(same):
+        raise DataError("models were not asked the same, so nothing can be compared")
     return {
         "names": list(pupils),
         "window": asked.window,
@@ -60,8 +97,8 @@ def ranked_by(runs: Sequence[Run], names: Sequence[str]) -> Ranked:
         seen := np.concatenate([run["seen"] for run in runs]),
         seen,  # what was collected since is not told apart
         {
-            name: np.concatenate([run["ranks"][place] for run in runs])
-            for place, name in enumerate(names)
+            name: np.concatenate([run["ranks"][run["names"].tolist().index(name)] for run in runs])
+            for name in names
         },
     )
 

@@ -59,6 +59,11 @@ def commit() -> str:
     return (head.stdout.strip() or "unknown") + ("+" if changed.stdout.strip() else "")
 
 
+def short(commit: str) -> str:
+    """Return a commit as a page names it, with the mark of a tree that differs."""
+    return commit[:12] + "+" * commit.endswith("+")
+
+
 def machine() -> dict[str, Any]:
     return {
         "cpu": _cpu(),

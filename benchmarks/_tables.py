@@ -23,11 +23,10 @@ def sections(found: Sequence[tuple[Plain, Plain]]) -> Iterator[str]:
         )
         if _ranks(row, report):
             yield from _models(report)
+            yield from _newcomers(report) if row["protocol"] == "prequential" else ()
             yield from ("",) if report.get("clicks") else ()
         for outcome, clicks in report.get("clicks", {}).items():
             yield from _clicks(outcome, clicks)
-        if row["protocol"] == "prequential" and "by_past" in report:
-            yield from _newcomers(report)
         yield from _twins(report)
         if "new_to_user" in report:
             yield "\nOf these, items new to the user:\n"
@@ -50,13 +49,13 @@ def _asked(row: Plain, report: Plain) -> str:
 
 
 def _models(report: Plain) -> Iterator[str]:
-    """Yield a table: each metric with its standard error, then HR@10 by times learned.
+    """Yield a table: each metric with its standard error, then what is found by times learned.
 
     Below it stands by how much the first model is above what it was to be compared with.
     """
     metrics = [m for m in _SAID if m in next(iter(report["recall"].values()))]
     buckets = report["by_times_seen"]
-    yield _heads(["model", *metrics, *(f"hr, learned {name}" for name in buckets)])
+    yield _heads(["model", *metrics, *(f"found, learned {name}" for name in buckets)])
     for model, values in report["recall"].items():
         cells = [with_error(values[m]) for m in metrics]
         cells += [_share(found, model) for found in buckets.values()]
@@ -72,11 +71,14 @@ def _models(report: Plain) -> Iterator[str]:
 def _newcomers(report: Plain) -> Iterator[str]:
     """Yield a table of HR@10 by how much the user had done when asked."""
     found = report["by_past"]
-    yield "\nTargets found among ten, by how many events of the user there had been:\n"
-    yield _heads(["model", *(f"{name} ({part['targets']:,})" for name, part in found.items())])
+    yield "\nHR@10 by how many events of the user the replay had seen (questions):\n"
+    yield _heads(["model", *(f"{name} ({part['queries']:,})" for name, part in found.items())])
     for model in report["recall"]:
-        shares = [_share(part, model) for part in found.values()]
-        yield f"| {model} | " + " | ".join(shares) + " |"
+        cells = [
+            with_error(part["recall"][model]["hr@10"]) if "recall" in part else ""
+            for part in found.values()
+        ]
+        yield f"| {model} | " + " | ".join(cells) + " |"
 
 
 def _twins(report: Plain) -> Iterator[str]:
@@ -94,7 +96,8 @@ def _clicks(outcome: str, found: Plain) -> Iterator[str]:
     above = {**found.get("above", {}), PRIOR: found["auc"]["difference"]}
     told = f", {few['rows']:,} of them shown fewer than 20 times before" if few else ""
     yield f"{found['rows']:,} shown items{told}; `{outcome}`.\n"
-    heads = ["model", "AUC", "the first's above it, 95 %", "per user", "log loss", "ECE"]
+    first = next(iter(found["log_loss"]))
+    heads = ["model", "AUC", f"{first} above it, 95 %", "per user", "log loss", "ECE"]
     yield _heads([*heads, *(["AUC, rare"] if few else [])])
     for model, loss in found["log_loss"].items():
         over = interval(above[model]) if model in above else ""
@@ -105,10 +108,11 @@ def _clicks(outcome: str, found: Plain) -> Iterator[str]:
 
 
 def beside(report: Plain, reference: str) -> Iterator[str]:
-    """Yield a table of rows: metrics, what is above the reference, and HR@10 by times learned."""
+    """Yield a table of rows: metrics, what is above the reference, and found by times learned."""
     buckets, above = report["by_times_seen"], report[f"above_{reference}"]
     more = [f"HR@10 above {reference}, 95 %", "NDCG@10 above, 95 %"]
-    yield _heads(["row", "HR@10", "NDCG@10", *more, *(f"HR, learned {name}" for name in buckets)])
+    learned = [f"found, learned {name}" for name in buckets]
+    yield _heads(["row", "HR@10", "NDCG@10", *more, *learned])
     for name, values in report["recall"].items():
         cells = [with_error(values[metric]) for metric in _BRIEF]
         cells += [interval(above[name][m]) if name in above else "" for m in _BRIEF]

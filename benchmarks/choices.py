@@ -3,22 +3,32 @@
     python -m benchmarks.choices [--seeds 0 1] [--again]
 
 The model of serve/demo.toml and those of choices.toml go through the log in windows of 2,000
-records, asked before they learn. A seed whose answers are in var/quality/choices is not run again.
+records, asked before they learn. Answers of a seed by this code and these choices are kept in
+var/quality/choices.
 """
 
 import argparse
 import json
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
-from benchmarks._pupils import answers, compared_to, ranked_by, table
-from benchmarks._results import RESULTS, ROOT, commit, machine, put_tables
+from benchmarks._pupils import (
+    Plain,
+    answers,
+    commits,
+    compared_to,
+    kept_runs,
+    measure,
+    ranked_by,
+    table,
+)
+from benchmarks._results import RESULTS, ROOT, lasting, machine, put_tables
+from benchmarks.quality import key_of
 from ray_rec.config import RunConfig, load_config
 from ray_rec.datasets import complete_journey
 from ray_rec.evaluation.asking.stretch import ends, starts
@@ -36,8 +46,6 @@ WEEKS, RECORDS, QUERIES = (46, 53), 2_000, 200
 """What is replayed, in windows of so many records; of each so many baskets and exposures."""
 DEMO = "demo"
 
-Plain = dict[str, Any]
-
 
 def main() -> int:
     """Run the seeds that are missing, then write the table."""
@@ -46,16 +54,16 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="run what was run too")
     given = parser.parse_args()
     plan = tomllib.loads((ROOT / "benchmarks" / "choices.toml").read_text())
-    KEPT.mkdir(parents=True, exist_ok=True)
+    told = plan | {"weeks": WEEKS, "records": RECORDS, "queries": QUERIES}
     for seed in given.seeds:
-        if given.again or not (KEPT / f"{seed}.npz").exists():
-            np.savez(KEPT / f"{seed}.npz", **_replayed(plan["choices"], seed))
-    RESULT.write_text(json.dumps(_summary(sorted(KEPT.glob("*.npz"))), indent=1) + "\n")
+        replayed = partial(_replayed, plan["choices"], seed)
+        measure(KEPT / f"{seed}.npz", key_of(told, _config(seed)), replayed, given.again)
+    RESULT.write_text(json.dumps(_summary() | {"plan": told}, indent=1) + "\n")
     put_tables("choices", section(plan["about"]))
     return 0
 
 
-def _replayed(choices: Plain, seed: int) -> Plain:
+def _replayed(choices: Mapping[str, Sequence[str]], seed: int) -> Plain:
     """Take all models through the stretch; return what they answered."""
     config, counts = _config(seed), dict.fromkeys((*TOPICS, "dead"), 0)
     torch.set_num_threads(config.training.torch_threads)
@@ -83,18 +91,20 @@ def _fill(log: EventLog, config: RunConfig) -> None:
         complete_journey.load(log, weeks=WEEKS)
 
 
-def _summary(paths: Sequence[Path]) -> Plain:
-    """Return the numbers of a folder's answers, as JSON types."""
-    runs = [dict(np.load(path)) for path in paths]
+def _summary() -> Plain:
+    """Return the numbers of the answers that are kept, as JSON types."""
+    kept = kept_runs(KEPT)
+    runs = [*kept.values()]
     names = runs[0]["names"].tolist()
     return {
         "benchmark": "choices",
-        "seeds": [int(path.stem) for path in paths],
+        "seeds": [*kept],
         "queries": len(runs[0]["user"]),
         "users": len(np.unique(runs[0]["user"])),
         "shown": len(runs[0]["shown_user"]),
         "choices": compared_to(runs, ranked_by(runs, names), names, DEMO),
-        "commit": commit(),
+        "commit": commits(runs),
+        "config": lasting(_config(0).to_dict()),
         "machine": machine(),
     }
 
@@ -105,7 +115,7 @@ def section(about: str) -> Iterator[str]:
     yield "## Complete Journey, eight weeks, one choice otherwise\n"
     yield (
         f"`python -m benchmarks.choices --seeds {' '.join(map(str, found['seeds']))}`, commit "
-        f"{found['commit'][:12]}, {found['queries']:,} baskets of {found['users']:,} users, "
+        f"{found['commit']}, {found['queries']:,} baskets of {found['users']:,} users, "
         f"{found['shown']:,} shown items.\n"
     )
     yield about.strip() + "\n"

@@ -1,27 +1,29 @@
 """What it is worth to go on learning, and which way of it, prequential on Complete Journey.
 
-    python -m benchmarks.continual [--seeds 0 1 2] [--again]
+    python -m benchmarks.continual [--seeds 0 1] [--again]
 
 All models have learned weeks 33 to 44 window by window, as serve/demo.toml says. In weeks 45 to 50
 each goes on in its own way and is asked the same in windows of 1,000 records: what will be bought
 next, among all items, and which promoted items will be bought, predicted when they are shown and
-judged when their week is over. Histories, popularity and catalogue go on for all of them. A seed
-whose answers are in var/quality/continual is not run again; numbers and curves are made of all that
+judged when their week is over. Histories, popularity and catalogue go on for all of them. Answers
+of a seed by this code are kept in var/quality/continual; numbers and curves are made of all that
 are there.
 """
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks._continual import section, summarise
-from benchmarks._pupils import answers
-from benchmarks._results import ROOT, put_tables
+from benchmarks._pupils import answers, measure
+from benchmarks._results import ROOT, lasting, put_tables
+from benchmarks.quality import key_of
 from ray_rec.config import RunConfig, load_config
 from ray_rec.datasets import complete_journey
 from ray_rec.datasets.purchases import week_start_ms
@@ -60,25 +62,21 @@ HABITS = {
 def main() -> int:
     """Run the seeds that are missing, then make numbers and curves."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="*", default=(0,))
+    parser.add_argument("--seeds", type=int, nargs="*", default=(0, 1))
     parser.add_argument("--again", action="store_true", help="run what was run too")
     given = parser.parse_args()
-    measure(given.seeds, given.again)
+    told: dict[str, Any] = {"habits": {name: asdict(habit) for name, habit in HABITS.items()}}
+    told |= {"weeks": [FIRST, ASKED, END], "records": RECORDS, "queries": QUERIES}
+    for seed in given.seeds:
+        answered = partial(_answers, seed)
+        measure(KEPT / f"{seed}.npz", key_of(told, _config(seed)), answered, given.again)
+    summarise(KEPT, ASKED, END, told | {"config": lasting(_config(0).to_dict())})
     put_tables("continual", section())
     return 0
 
 
-def measure(seeds: Sequence[int] = (0,), again: bool = False) -> None:
-    """Leave the answers of each seed in a file, and the summary of all files in the results."""
-    for seed in seeds:
-        if again or not (KEPT / f"{seed}.npz").exists():
-            np.savez(KEPT / f"{seed}.npz", **_answers(_replayed(seed)))
-    summarise(KEPT, ASKED, END)
-
-
 def _replayed(seed: int) -> Prequential:
     """Take all models through the stretch."""
-    KEPT.mkdir(parents=True, exist_ok=True)
     config, counts = _config(seed), dict.fromkeys((*TOPICS, "dead"), 0)
     torch.set_num_threads(config.training.torch_threads)
     with open_log(config.log) as log:
@@ -132,8 +130,9 @@ def _windows(log: EventLog, first: int, end: int, number: int) -> Iterator[Windo
     return cut(log, TOPICS, RECORDS, start, stop, first_number=number)
 
 
-def _answers(run: Prequential) -> dict[str, Any]:
+def _answers(seed: int) -> dict[str, Any]:
     """Return what all models answered, when windows ended, and how many rows each learned."""
+    run = _replayed(seed)
     pupils = {ONLINE: run.model, **run.beside}
     learned = [pupil for pupil in pupils.values() if isinstance(pupil, Apprentice)]
     return {

@@ -9,12 +9,14 @@ import numpy as np
 import pyarrow as pa
 
 from ray_rec.features.arrays import AnyArray, Float32, Float64, Int64, grown, numbers, table_of
+from ray_rec.features.config import GROUPS
 from ray_rec.features.part import Marks, Part
 
 STRENGTH = 10.0
 """So many showings of its own weigh as much as what is known of its likes."""
 NUM_LEVELS = 3
 """Category, text, item."""
+_RATED = [GROUPS.index(name) for name in ("text", "category")]
 
 
 def num_rates(num_outcomes: int) -> int:
@@ -69,14 +71,15 @@ class Responses(Part):
 
 
 def rate_codes(groups: Int64) -> Int64:
-    """Return which items share rates, from the keys of their groups (`catalogue.group_keys`).
+    """Return the text and the category of each item as codes; a brand has no rates of its own.
 
-    Codes 0, 1, 2, … of their texts and their categories, int64 [N, 2]; key 0 has code 0.
+    Of keys int64 [N, G] (`catalogue.group_keys`) codes 0, 1, 2, … by column, int64 [N, 2]; key 0
+    has code 0.
 
     >>> rate_codes(np.array([[7, 0, 4], [0, 5, 4], [7, 3, 4]])).tolist()
     [[1, 0], [0, 2], [1, 1]]
     """
-    keys = groups[:, :2]
+    keys = groups[:, _RATED]
     out = np.zeros(keys.shape, np.int64)
     for place, column in enumerate(keys.T):
         known = column != 0

@@ -21,8 +21,8 @@ CLICK_NUMBERS = {
     "vectors": (*_NUMBERS, "share"),
     "rates": (*_NUMBERS, "rates", "habits", "placement"),
 }
-"""What the click head is told of a shown item in numbers, by `click_inputs`, in order; and before
-that the `calendar`, where heads are told it."""
+"""Numbers of a shown item that the click head is told, by `click_inputs`, in order. With
+`model.calendar` that comes before them."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ class ModelConfig:
     text, the rates at which it and its like were taken when shown, what the user had of its like,
     and the placement, for several passes over a long past, which vectors learn by heart."""
     select: tuple[str, ...] = ()
-    """Names out of `CLICK_NUMBERS`: the click head is told these numbers alone, and is smaller.
-    Empty: all."""
+    """Names out of `CLICK_NUMBERS`, or calendar: the click head is told these numbers alone, and is
+    smaller. Empty: all."""
     affinities: tuple[str, ...] = ("text", "category")
     """Which of an item's text, category and brand a person's past is counted by, for the layer of
     repeats and the head of rates."""
@@ -159,6 +159,8 @@ class ModelConfig:
         among = f" with model.click_inputs={self.click_inputs}"
         self._check_named("select", self._known_numbers, among)
         self._check_named("affinities", GROUPS)
+        if not self.affinities:
+            raise ConfigError(f"model.affinities is empty; name some of {', '.join(GROUPS)}")
 
     def _check_named(self, key: str, known: tuple[str, ...], among: str = "") -> None:
         object.__setattr__(self, key, tuple(getattr(self, key)))
@@ -180,7 +182,7 @@ class ModelConfig:
 
     @property
     def affinity_columns(self) -> list[int]:
-        """The places in `GROUPS` of `affinities`, in that order."""
+        """Columns of `GROUPS` that `affinities` names, ascending."""
         return [place for place, name in enumerate(GROUPS) if name in self.affinities]
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ray_rec.features.records import PLACEMENTS
 from ray_rec.model.config import ModelConfig
-from ray_rec.model.shown import PLACEMENT_DIM, ShownFeatures, click_numbers
+from ray_rec.model.shown import PLACEMENT_DIM, ShownFeatures, click_numbers, num_alike
 from ray_rec.model.view import REPEAT_DAYS
 
 
@@ -90,7 +90,7 @@ class RecallHead(nn.Module):
 
 def num_habits(config: ModelConfig) -> int:
     """Return the width of what a layer is told beside (`MultiTaskModel.habits`)."""
-    return (1 + len(config.affinity_columns)) * len(REPEAT_DAYS) + config.dim + 1
+    return num_alike(config) + config.dim + 1
 
 
 def _bend(config: ModelConfig) -> nn.Sequential:

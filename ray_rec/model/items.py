@@ -155,12 +155,21 @@ class ItemTable:
         return {**out, "text": self.text[: self._num_texts], "published_texts": num_published}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take what `tensors` gave."""
+        """Take what `tensors` gave; raise RuntimeError where rows are of another width."""
+        check_widths(tensors, {name: getattr(self, name) for name in _ROWS})
         for name in (*_ROWS, "text"):
             mine: Tensor = getattr(self, name)
             setattr(self, name, tensors[name].to(mine.device, mine.dtype, copy=True))
         self._num_items, self._num_texts = len(self.id), len(self.text)
         self._published_texts = int(tensors["published_texts"])
+
+
+def check_widths(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> None:
+    """Raise RuntimeError where rows [N, …] are not as wide as those of the same name."""
+    for name, expected in like.items():
+        if tensors[name].shape[1:] != expected.shape[1:]:
+            found, wanted = list(tensors[name].shape), list(expected.shape[1:])
+            raise RuntimeError(f"items.{name} is {found}, where rows of {wanted} are expected")
 
 
 def _grown(tensor: Tensor, size: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ray_rec.features.arrays import Float32
 from ray_rec.features.responses import rate_codes, rates
-from ray_rec.model.items import ItemSlice, own_share
+from ray_rec.model.items import ItemSlice, ItemTable, check_widths, own_share
 from ray_rec.model.recommender import MultiTaskModel
 
 _BY_ROW = ("vector", "share", "price", "text_row", "groups", "responses")
@@ -34,7 +34,12 @@ class ServedItems:
     def of(
         cls, model: MultiTaskModel, items: Mapping[str, Tensor], rows: Tensor | None = None
     ) -> Self:
-        """Make them of a version's item tables; with `rows` (int64 [n]) row j is rows[j]."""
+        """Make them of a version's item tables; with `rows` (int64 [n]) row j is rows[j].
+
+        Raises:
+            RuntimeError: the tables are not those of such a model.
+        """
+        check_widths(items, ItemTable(model.config, torch.float32, torch.device("cpu")).served())
         if rows is not None:
             items = _only(items, rows)
         share = own_share(items["count"], model.config.id_prior)

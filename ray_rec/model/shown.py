@@ -76,10 +76,15 @@ def click_numbers(config: ModelConfig) -> dict[str, int]:
         "price": 2,  # and whether it is known
         "share": 1,  # of the own vector
         "rates": num_rates(config.num_outcomes),
-        "habits": (1 + len(config.affinity_columns)) * len(REPEAT_DAYS),  # had in all, and alike
+        "habits": num_alike(config),
         "placement": PLACEMENT_DIM,
     }
     return {name: widths[name] for name in config.click_numbers}
+
+
+def num_alike(config: ModelConfig) -> int:
+    """Return the width of what a person had in all and of an item's like, by each affinity."""
+    return (1 + len(config.affinity_columns)) * len(REPEAT_DAYS)
 
 
 def shown_features(

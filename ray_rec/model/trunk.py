@@ -88,7 +88,7 @@ class Trunk(nn.Module):
         self.norm = nn.LayerNorm(dim)
         for table in (self.kind, self.gap, self.place, self.query_gap):
             nn.init.normal_(table.weight, std=0.02)
-        self.calendar = nn.Linear(CALENDAR, dim, bias=False) if config.calendar else None
+        self.moment = nn.Linear(CALENDAR, dim, bias=False) if config.calendar else None
 
     def forward(
         self, vector_BLd: Tensor, type_BL: Tensor, ts_BL: Tensor, row_Q: Tensor, place_Q: Tensor
@@ -112,6 +112,6 @@ class Trunk(nn.Module):
         the moment asked.
         """
         state_Qd = state_Qd + self.query_gap(gap_bucket(since_ms_Q)) * known_Q[:, None]
-        if self.calendar is not None:
-            state_Qd = state_Qd + self.calendar(calendar(at_ms_Q, state_Qd.dtype))
+        if self.moment is not None:
+            state_Qd = state_Qd + self.moment(calendar(at_ms_Q, state_Qd.dtype))
         return cast(Tensor, self.norm(state_Qd))

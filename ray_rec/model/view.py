@@ -1,7 +1,8 @@
 """What the queries of a step see: tokens before each query, and the items of its own history.
 
 Shapes: B rows of L tokens, Q queries, M recent tokens, P pairs of a query and an item, U items of
-the slice, d dimensions, R repeat features. Items are given as places in an `ItemSlice`.
+the slice, A groups that a past is counted by, d dimensions, R repeat features. Items are given as
+places in an `ItemSlice`.
 """
 
 from dataclasses import dataclass, replace
@@ -150,12 +151,12 @@ class Alike:
     """What each query had of the like of an item, by each of its groups."""
 
     own: Pairs  # by code
-    code: Tensor  # int64 [U, G] of each item's groups; those of different columns differ
-    known: Tensor  # bool [U, G] whether it has such a group
+    code: Tensor  # int64 [U, A] of each item's groups; those of different columns differ
+    known: Tensor  # bool [U, A] whether it has such a group
 
     @classmethod
     def of(cls, queries: Queries, groups: Tensor, dtype: torch.dtype) -> Self:
-        """Count each query's own history by the groups of its items, keys int64 [U, G]."""
+        """Count each query's own history by the groups of its items, keys int64 [U, A]."""
         columns, first = [], 0
         for column in groups.T:
             keys, code = torch.unique(column, return_inverse=True)
@@ -165,7 +166,7 @@ class Alike:
         return cls(own_counts(queries, code, dtype), code, groups != 0)
 
     def look_up(self, query: Tensor, item: Tensor) -> Tensor:
-        """Return log counts [n, G·R] of what some queries had of the like of an item."""
+        """Return log counts [n, A·R] of what some queries had of the like of an item."""
         found = self.own.look_up(query[:, None], self.code[item])
         return (found * self.known[item][..., None]).flatten(1)
 

@@ -122,12 +122,17 @@ def test_clicks_are_counted_as_shown_items_and_a_changed_tree_is_told_of() -> No
 
 def test_what_newcomers_are_told_stands_below_a_replay() -> None:
     row = {"name": "live", "title": "Live", "protocol": "prequential"}
-    shares = {"0": {"targets": 1200, "hr": {"hybrid": {"value": 0.25}}}, "1-5": {"targets": 0}}
+    found = {"hybrid": {"hr@10": {"value": 0.25, "error": 0.01}}}
+    shares = {"0": {"queries": 1200, "recall": found}, "1-5": {"queries": 0}}
     answers = {"recall": {"hybrid": {}}, "by_times_seen": {}, "queries": 9, "users": 4}
     told = {"commit": "0123456789ab", "seeds": [0], "tested_windows": 3, "duration_s": 2.0}
-    report = told | answers | {"by_past": shares}
+    report = told | answers | {"by_past": shares, "clicks": CLICKS}
     page = "\n".join(sections([(row, report)])).splitlines()
-    assert page[page.index("| model | 0 (1,200) | 1-5 (0) |") + 2] == "| hybrid | 0.250 |  |"
+    at = page.index("| model | 0 (1,200) | 1-5 (0) |")
+    assert page[at + 2] == "| hybrid | 0.2500 ± 0.0100 |  |"
+    assert at < page.index("1,200 shown items; `purchase`.")
+    split = "\n".join(sections([(row | {"protocol": "leave-one-out"}, report)]))
+    assert "events of the user" not in split
 
 
 def test_what_two_tasks_have_above_each_twin_is_told() -> None:

@@ -116,6 +116,9 @@ def test_twins_are_asked_the_same_and_change_nothing(
         assert mine == plain["recall"]["hybrid"]["mrr"]["value"]
         assert mine != theirs
         assert twin["above"]["mrr"]["value"] == pytest.approx(mine - theirs)
+        if name == "recall-only":  # its click head learned nothing that could be compared
+            assert twin["clicks"] == {}
+            continue
         areas = {key: found["value"] for key, found in twin["clicks"]["purchase"]["auc"].items()}
         assert areas["hybrid"] == plain["clicks"]["purchase"]["auc"]["hybrid"]["value"]
         assert areas["difference"] == pytest.approx(areas["hybrid"] - areas[name])

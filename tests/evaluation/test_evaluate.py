@@ -91,7 +91,7 @@ def test_reports_say_what_was_asked_and_found(
     page = (tmp_path / "evaluation.html").read_text()
     assert "<h1>Evaluation</h1>" in page
     assert "own-frequency" in page
-    assert page.count("<svg") == 4 + 1  # a metric's bars each, and the warm-up
+    assert page.count("<svg") == 4 + 2  # a metric's bars each, items and users as they warm up
     assert "How it learned" not in page
     assert "<script" not in page
 

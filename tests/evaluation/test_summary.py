@@ -76,11 +76,13 @@ def test_stages_count_what_was_collected_until_the_question(summary: dict) -> No
     assert stages["6-10"]["hr"]["popularity"]["value"] == 0
 
 
-def test_targets_go_by_what_their_user_had_done(summary: dict) -> None:
+def test_questions_go_by_what_their_user_had_done(summary: dict) -> None:
     told = summary["by_past"]
-    assert [part["targets"] for part in told.values()] == [2, 0, 1, 0]
-    assert told["0"]["hr"]["hybrid"]["value"] == 1 / 2
-    assert told["6-20"]["hr"]["popularity"]["value"] == 0
+    assert [part["queries"] for part in told.values()] == [1, 0, 1, 0]
+    assert told["0"]["recall"]["hybrid"]["hr@10"]["value"] == 1
+    assert told["0"]["recall"]["hybrid"]["recall@10"]["value"] == 1 / 2
+    assert told["6-20"]["recall"]["popularity"]["hr@10"]["value"] == 0
+    assert "recall" not in told["1-5"]
 
 
 def test_windows(summary: dict) -> None:

@@ -70,12 +70,12 @@ def test_stages_go_by_what_was_collected(report: dict) -> None:
     assert stages["3-5"]["hr"]["popularity"]["value"] == 0
 
 
-def test_targets_go_by_what_their_user_had_done() -> None:
+def test_questions_go_by_what_their_user_had_done() -> None:
     trials = [replace(trial, past=np.array([0, 6, 0])) for trial in TRIALS]
     told = described(trials, (), 10, seed=0)["by_past"]
-    assert [part["targets"] for part in told.values()] == [2, 0, 1, 0]
-    assert told["0"]["hr"]["sasrec"]["by_seed"] == [1, 1, 1 / 2]
-    assert told["6-20"]["hr"]["popularity"]["value"] == 0
+    assert [part["queries"] for part in told.values()] == [2, 0, 1, 0]
+    assert told["0"]["recall"]["sasrec"]["hr@10"]["by_seed"] == [1, 1, 1 / 2]
+    assert told["6-20"]["recall"]["popularity"]["hr@10"]["value"] == 0
     assert "by_past" not in described(TRIALS, (), 10, seed=0)
 
 

@@ -192,6 +192,12 @@ def test_rows_where_they_are_cost_nothing(servable: Servable) -> None:
     assert servable.permute(rows[:-1], none, NO_KEYS).num_items == toy.NUM_ITEMS - 1
 
 
+def test_items_of_another_release_are_refused(tensors: Tensors) -> None:
+    narrow = tensors() | {"items.groups": torch.zeros(toy.NUM_ITEMS, 2, dtype=torch.int64)}
+    with pytest.raises(ModelError, match=r"items.groups is \[40, 2\], where rows of \[3\]"):
+        Servable.from_tensors(narrow, toy.PLAIN)
+
+
 def test_tensors_of_another_configuration_are_refused(tensors: Tensors) -> None:
     with pytest.raises(ModelError, match="configuration"):
         Servable.from_tensors(tensors(), ModelConfig(dim=32, text_dim=16))

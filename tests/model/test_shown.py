@@ -89,6 +89,8 @@ def test_affinities_and_the_calendar_are_told_where_a_configuration_says_so() ->
     assert click_numbers(replace(RATES, affinities=("brand",)))["habits"] == 2 * 3
     with pytest.raises(ConfigError, match=r"'band'; known are .*brand; did you mean 'brand'\?"):
         ModelConfig(affinities=("band",))
+    with pytest.raises(ConfigError, match="affinities is empty; name some of text, category"):
+        ModelConfig(affinities=())
 
 
 def test_a_head_that_is_told_less_is_smaller() -> None:

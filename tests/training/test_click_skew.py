@@ -19,7 +19,7 @@ CONFIG = ModelConfig(
     affinities=("text", "category", "brand"),
     calendar=True,
 )
-WORDS = {"milk": 0, "bread. farm": 1, "tea. farm": 2, "": 3}
+WORDS = {"milk. farm": 0, "bread. farm": 1, "tea. farm": 2, "": 3}
 
 
 def _learned(learner: Learner, made: object) -> None:
@@ -35,8 +35,8 @@ def test_an_exposure_is_learned_with_what_serving_knew_of_its_items() -> None:
     stream = Stream(attribution_ms=100, lateness_ms=0, held_out_share=0.0)
     learner = Learner(CONFIG, LearnerConfig())
     shop = [
-        item("a", "milk"),
-        item("b", "milk"),
+        item("a", "milk", brand="farm"),
+        item("b", "milk", brand="farm"),
         item("c", "bread", brand="farm"),
         item("d", "tea", brand="farm"),
     ]

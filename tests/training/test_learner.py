@@ -432,6 +432,13 @@ def test_what_is_touched_new_or_changed_counts_as_changed() -> None:
     assert text.row.tolist() == [toy.NUM_ITEMS], "texts are the same but for the new item's"
 
 
+def test_a_state_of_another_release_is_refused() -> None:
+    state = _learner().state()
+    state["items.groups"] = state["items.groups"][:, :2]
+    with pytest.raises(ModelError, match=r"does not fit.*items.groups is \[40, 2\].*state_dir"):
+        _learner().load(state)
+
+
 def test_a_loaded_state_gives_the_same_changes() -> None:
     """The rest of a window after a version, then a restart, then more."""
     one, other = _learner(CHANCE), Learner(CHANCE, FAST)

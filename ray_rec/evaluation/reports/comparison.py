@@ -32,8 +32,8 @@ def comparison(report: Plain, title: str = "What will they take next") -> Iterab
         heading = f"<h2>Above {escape(reference)}, on the same questions</h2>"
         yield heading + table(["", *metrics], rows, model)
     yield _buckets(report)
-    yield _by_stage(report, report["warm_up"], _WARM_UP)
-    yield _by_stage(report, report.get("by_past"), _BY_PAST)
+    yield _warm_up(report)
+    yield _by_past(report)
 
 
 def _buckets(report: Plain) -> str:
@@ -55,40 +55,46 @@ def _buckets(report: Plain) -> str:
     return f"<h2>{title}</h2>" + table(["times taken", *heads], rows, report["model"])
 
 
-_WARM_UP = (
-    "As an item warms up",
-    "Targets by how many events of their item there had been when they were asked for, learned or "
-    "only counted; whiskers are one standard error.",
-    "events collected (targets)",
-)
-_BY_PAST = (
-    "As a user becomes known",
-    "Targets by how much their user had done when they were asked for; whiskers are one standard "
-    "error.",
-    "events of the user (targets)",
-)
+def _warm_up(report: Plain) -> str:
+    """Return a chart of the share of targets found, by what their items had collected."""
+    found = report["warm_up"]
+    names = [f"{name} ({part['targets']:,})" for name, part in found.items()]
+    parts = [part.get("hr", {}) for part in found.values()]
+    points = {r: [_point(part.get(r)) for part in parts] for r in report["recall"]}
+    chart = stages(_share(report, "targets"), "events collected (targets)", names, points)
+    about = (
+        "Targets by how many events of their item there had been when they were asked for, "
+        "learned or only counted; whiskers are one standard error."
+    )
+    return _section("As an item warms up", about, chart)
 
 
-def _by_stage(report: Plain, found: Plain | None, words: tuple[str, str, str]) -> str:
-    """Return a chart of the share of targets found, by stage; nothing where none was kept."""
+def _by_past(report: Plain) -> str:
+    """Return a chart of the share of questions answered, by what their users had done."""
+    found, metric = report.get("by_past"), f"hr@{report['cutoff']}"
     if found is None:
         return ""
-    series = {
-        ranker: [
-            (estimate["value"], estimate["error"]) if (estimate := _of(part, ranker)) else None
-            for part in found.values()
-        ]
-        for ranker in report["recall"]
-    }
-    heading, about, axis = words
-    names = [f"{name} ({part['targets']:,})" for name, part in found.items()]
-    chart = stages(f"Share of targets in the first {report['cutoff']}", axis, names, series)
+    names = [f"{name} ({part['queries']:,})" for name, part in found.items()]
+    parts = [part.get("recall", {}) for part in found.values()]
+    points = {r: [_point(part.get(r, {}).get(metric)) for part in parts] for r in report["recall"]}
+    chart = stages(_share(report, "questions"), "events of the user (questions)", names, points)
+    about = (
+        "Questions with a target among the first, by how much their user had done when asked; "
+        "whiskers are one standard error."
+    )
+    return _section("As a user becomes known", about, chart)
+
+
+def _share(report: Plain, what: str) -> str:
+    return f"Share of {what} in the first {report['cutoff']}"
+
+
+def _point(estimate: Plain | None) -> tuple[float, float] | None:
+    return (estimate["value"], estimate["error"]) if estimate else None
+
+
+def _section(heading: str, about: str, chart: str) -> str:
     return f'<h2>{heading}</h2><p class="about">{about}</p><div class="charts">{chart}</div>'
-
-
-def _of(part: Plain, ranker: str) -> Plain | None:
-    estimate: Plain | None = part.get("hr", {}).get(ranker)
-    return estimate
 
 
 def learning(report: Plain) -> str:

@@ -18,6 +18,7 @@ from ray_rec.evaluation.metrics.ranking import (
     ranking,
     user_auc,
 )
+from ray_rec.evaluation.pupil import TWINS
 from ray_rec.features.arrays import AnyArray, Bool, Float64, Int64
 
 BASELINE = "popularity"
@@ -32,7 +33,6 @@ def summarise(
     """Return the results as JSON types; `windows` are described one by one and get theirs added."""
     ranked, clicks = ledger.ranked(), ledger.judged()
     outcomes, seed = config.features.outcome_types, config.learner.seed
-    place = bucket(ranked.past)[ranked.target_query]
     for window in windows:
         part = ranked.of_window(window["window"])
         window["queries"] = len(part.user)
@@ -51,7 +51,7 @@ def summarise(
         **compared(ranked, cutoff, seed),
         "by_times_seen": by_times_seen(ranked, cutoff, seed),
         "warm_up": _found_by(STAGES, stage(ranked.collected), ranked, cutoff, seed),
-        "by_past": _found_by(BUCKETS, place, ranked, cutoff, seed),
+        "by_past": _by_past(ranked, cutoff, seed),
         "clicks": {} if clicks is None else _clicks(clicks[1], outcomes, seed),
         "windows": windows,
     }
@@ -96,6 +96,22 @@ def by_times_seen(ranked: Ranked, cutoff: int, seed: int) -> Plain:
     return _found_by(BUCKETS, bucket(ranked.seen), ranked, cutoff, seed)
 
 
+def _by_past(ranked: Ranked, cutoff: int, seed: int) -> Plain:
+    """Return each ranker's metrics by how much the user had done when asked."""
+    names, place, out = metric_names(cutoff), bucket(ranked.past), Plain()
+    columns = _columns(ranked, cutoff)
+    for number, name in enumerate(BUCKETS):
+        rows = place == number
+        out[name] = {"queries": int(rows.sum())}
+        if rows.any():
+            estimates = {
+                ranker: mean_by_user(values[rows], ranked.user[rows], seed)
+                for ranker, values in columns.items()
+            }
+            out[name]["recall"] = {r: _named(names, found) for r, found in estimates.items()}
+    return out
+
+
 def _found_by(names: Sequence[str], place: Int64, ranked: Ranked, cutoff: int, seed: int) -> Plain:
     """Return the share of targets found among the first, by where each of them belongs, [T]."""
     out: Plain = {}
@@ -114,7 +130,8 @@ def beside_twins(
 ) -> Plain:
     """Return by single-task twin how it answered what the model of two tasks was asked.
 
-    Both stand in each part as in `summarise`, with what the model has above the twin.
+    Both stand in each part as in `summarise`, with what the model has above the twin. Of one that
+    learned no clicks there is no word on clicks.
     """
     outcomes, seed = config.features.outcome_types, config.learner.seed
     ranked, clicks = ledger.ranked(), ledger.judged()
@@ -124,7 +141,7 @@ def beside_twins(
         found = compared(replace(ranked, ranks=ranks), cutoff, seed, base=name)
         out[name] = {"recall": found["recall"], "above": found[f"above_{name}"][model]}
         out[name]["clicks"], judged = {}, twin.judged()
-        if clicks is not None and judged is not None:
+        if clicks is not None and judged is not None and TWINS[name][0]:
             both = clicks[1]._replace(prior=judged[1].model.astype(np.float64))
             out[name]["clicks"] = _clicks(both, outcomes, seed, other=name)
     return out

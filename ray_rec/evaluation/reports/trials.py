@@ -30,7 +30,8 @@ def described(trials: Sequence[Ranked], references: Sequence[str], cutoff: int, 
     """Return means over seeds and queries by model, what each has above each reference, buckets.
 
     `by_times_seen` goes by how often a target was learned, `warm_up` by what it had collected when
-    it was asked for, `by_past` by what its user had done by then (absent where that was not kept).
+    it was asked for; `by_past` are the metrics by what a user had done when asked (absent where
+    that was not kept).
 
     Args:
         trials: for each training seed what all models answered, to the same questions; models that
@@ -57,7 +58,7 @@ def described(trials: Sequence[Ranked], references: Sequence[str], cutoff: int, 
         **above,
         "by_times_seen": _by_times_seen(trials[0], found, references, seed),
         "warm_up": _shares(STAGES, stage(trials[0].collected), trials[0], found, seed),
-        **_by_past(trials[0], found, seed),
+        **_by_past(trials[0], metrics, names, seed),
     }
 
 
@@ -161,11 +162,20 @@ def _by_times_seen(
     return out
 
 
-def _by_past(asked: Ranked, found: dict[str, Float64], seed: int) -> Plain:
+def _by_past(asked: Ranked, metrics: dict[str, Float64], names: Sequence[str], seed: int) -> Plain:
+    """Return each model's metrics [S, Q, 4] by how much the user had done when asked."""
     if not len(asked.past):
         return {}
-    place = bucket(asked.past)[asked.target_query]
-    return {"by_past": _shares(BUCKETS, place, asked, found, seed)}
+    place, out = bucket(asked.past), Plain()
+    for number, name in enumerate(BUCKETS):
+        rows = place == number
+        out[name] = {"queries": int(rows.sum())}
+        if rows.any():
+            out[name]["recall"] = {
+                model: _estimates(names, values[:, rows], asked.user[rows], seed)
+                for model, values in metrics.items()
+            }
+    return {"by_past": out}
 
 
 def _shares(
