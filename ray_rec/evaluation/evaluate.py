@@ -1,6 +1,7 @@
 """Models side by side on a log, by one of several protocols; the same function for all commands."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from ray_rec.evaluation.clicks.importance import Said
 from ray_rec.evaluation.clicks.offline import judge_clicks, over_seeds
 from ray_rec.evaluation.clicks.policies import PolicyOptions, value_policies
 from ray_rec.evaluation.clicks.shown import Shown, read_shown
-from ray_rec.evaluation.clicks.streamed import CLICK_HEAD, streamed
+from ray_rec.evaluation.clicks.streamed import CLICK_HEAD, HEADS_AVERAGE, averaged, streamed
 from ray_rec.evaluation.metrics.catalogue import word_vectors
 from ray_rec.evaluation.offline import Progress
 from ray_rec.evaluation.options import EvaluateOptions
@@ -115,31 +116,40 @@ def _clicks(logged: Logged, config: RunConfig, options: EvaluateOptions) -> dict
     if not options.click_models:
         return {}
     shown = read_shown(logged.tables, logged.window, config)
-    others = [name for name in options.click_models if name != CLICK_HEAD]
-    found = []
-    for seed in options.seeds or (config.learner.seed,):
-        own = replace(config, learner=replace(config.learner, seed=seed))
-        said = _said(shown, own, options) if CLICK_HEAD in options.click_models else {}
-        found.append(
-            judge_clicks(
-                shown,
-                config.features.outcome_types,
-                others,
-                options.time,
-                seed,
-                options.select,
-                options.importance,
-                said,
-            )
+    seeds = options.seeds or (config.learner.seed,)
+    said = _said(shown, config, options, seeds)
+    others = [name for name in options.click_models if name not in said]
+    told = (options.select, options.importance)
+    found = [
+        judge_clicks(
+            shown,
+            config.features.outcome_types,
+            others,
+            options.time,
+            seed,
+            *told,
+            {name: by_seed[place] for name, by_seed in said.items()},
         )
+        for place, seed in enumerate(seeds)
+    ]
     return over_seeds(found)
 
 
-def _said(shown: Shown, config: RunConfig, options: EvaluateOptions) -> dict[str, Said]:
-    begin_ms = options.time.begin_ms(shown.ts)
+def _said(
+    shown: Shown, config: RunConfig, options: EvaluateOptions, seeds: Sequence[int]
+) -> dict[str, list[Said]]:
+    """Return what the system's own click head says under each seed, and the mean of that."""
+    named = [name for name in (HEADS_AVERAGE, CLICK_HEAD) if name in options.click_models]
+    if not named:
+        return {}
+    begin_ms, heads = options.time.begin_ms(shown.ts), list[Said]()
     how = (options.passes, options.start, options.end, options.importance)
-    with open_log(config.log) as log:
-        return {CLICK_HEAD: streamed(log, config, shown, begin_ms, *how)}
+    for seed in seeds:
+        own = replace(config, learner=replace(config.learner, seed=seed))
+        with open_log(config.log) as log:
+            heads.append(streamed(log, own, shown, begin_ms, *how))
+    every = {HEADS_AVERAGE: [averaged(heads)] * len(heads), CLICK_HEAD: heads}
+    return {name: every[name] for name in named}
 
 
 def _described(

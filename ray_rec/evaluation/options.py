@@ -6,12 +6,13 @@ from typing import Literal, get_args
 from ray_rec.errors import ConfigError
 from ray_rec.evaluation.asking.splits import HELD_ITEMS, TimeOptions
 from ray_rec.evaluation.clicks.models import CLICK_MODELS as FITTED
-from ray_rec.evaluation.clicks.streamed import CLICK_HEAD
+from ray_rec.evaluation.clicks.streamed import CLICK_HEAD, HEADS_AVERAGE
 from ray_rec.evaluation.prequential import MODEL
 from ray_rec.evaluation.rankers.models import MODELS, QUICK, STREAMING, check_names
 from ray_rec.evaluation.reports.summary import BASELINE, PRIOR
 
-CLICK_MODELS = (CLICK_HEAD, *FITTED)
+OWN_CLICKS = (HEADS_AVERAGE, CLICK_HEAD)
+CLICK_MODELS = (*OWN_CLICKS, *FITTED)
 
 Protocol = Literal[
     "prequential", "global-time", "leave-one-out", "item-holdout", "next-basket", "off-policy"
@@ -32,7 +33,8 @@ class EvaluateOptions:
     tells what the first of them has from each; where the click head is named it is the first.
 
     `seeds` are what the models that draw at random are fitted with, each anew (none: the seed of
-    the run's configuration); a replay and `off-policy` take that one. `references` are
+    the run's configuration); a replay and `off-policy` take that one, and `click-head-average` is
+    the mean of what the click heads of all say. `references` are
     models that the others are set against beside popularity.
 
     `off-policy` values policies instead: its models are click models, and no weight counts for more
@@ -75,8 +77,11 @@ class EvaluateOptions:
             raise ConfigError(
                 f"twins learn in a replay: take protocol prequential, not {self.protocol}"
             )
-        by_features = set(self.click_models) - {CLICK_HEAD, PRIOR}
-        if self.select and CLICK_HEAD in self.models and not by_features:
+        if HEADS_AVERAGE in self.models and len(self.seeds) < 2:
+            raise ConfigError(f"{HEADS_AVERAGE} is a mean over seeds; name two or more of them")
+        own_clicks = set(self.click_models) & {*OWN_CLICKS}
+        by_features = set(self.click_models) - {*OWN_CLICKS, PRIOR}
+        if self.select and own_clicks and not by_features:
             raise ConfigError(
                 f"the click head does not go by select={','.join(self.select)}; give it "
                 "--set model.select=[...], or name a model that learns from features as well"

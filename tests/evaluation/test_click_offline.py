@@ -21,6 +21,7 @@ from ray_rec.evaluation.clicks.offline import fit, judge_clicks
 from ray_rec.evaluation.clicks.shown import Shown, read_shown
 from ray_rec.evaluation.clicks.streamed import CLICK_HEAD, streamed
 from ray_rec.evaluation.evaluate import evaluate
+from ray_rec.evaluation.metrics.ranking import auc
 from ray_rec.evaluation.options import EvaluateOptions
 from ray_rec.features.config import DAY_MS
 from ray_rec.log.base import create_standard_topics, open_log
@@ -285,6 +286,27 @@ def test_of_several_seeds_the_means_are_shown(config: RunConfig) -> None:
     first, second = area(0), area(1)
     assert first != second
     assert area(0, 1) == pytest.approx((first + second) / 2)
+
+
+def test_the_mean_of_several_heads_is_one_that_is_judged(config: RunConfig) -> None:
+    models = ("popularity", "click-head-average", "logistic", CLICK_HEAD)
+    with open_log(config.log) as log:
+        logged = read_log(log, config)
+        shown = read_shown(logged.tables, logged.window, config)
+        begin_ms, said = TimeOptions().begin_ms(shown.ts), []
+        for seed in (0, 1):
+            own = replace(config, learner=replace(config.learner, seed=seed))
+            said.append(streamed(log, own, shown, begin_ms).whole)
+    asked = shown.ts >= begin_ms
+    found = evaluate(config, EvaluateOptions(models=models, seeds=(0, 1)))["clicks"]["purchase"]
+    names = ["click-head-average", "item-prior", CLICK_HEAD, "logistic", "difference"]
+    assert list(found["auc"]) == names
+    mean = ((said[0] + said[1]) / 2)[asked, 2]
+    area = auc(shown.labels[asked, 2], mean)
+    assert found["auc"]["click-head-average"]["value"] == pytest.approx(area)
+    assert list(found["above"]) == [CLICK_HEAD, "logistic"]
+    with pytest.raises(ConfigError, match="a mean over seeds; name two or more"):
+        EvaluateOptions(models=("click-head-average",), seeds=(0,))
 
 
 @pytest.mark.parametrize("passes", [1, 2])

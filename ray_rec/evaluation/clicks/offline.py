@@ -43,7 +43,8 @@ def judge_clicks(
         seed: of models and resamples.
         select: names of the features that models learn from, the item prior apart; none: all.
         explain: tell the permutation importance of each feature for the first model as well.
-        said: what others say of what is asked about, who come first, by name.
+        said: what others say of what is asked about, who come first, by name; of the last of them
+            importance is told.
 
     Raises:
         DataError: no outcome has both.
@@ -52,7 +53,7 @@ def judge_clicks(
     begin_ms = time.begin_ms(shown.ts)
     learned, asked = shown.ts + shown.known_ms < begin_ms, shown.ts >= begin_ms
     first, *others = [name for name in models if name != PRIOR] or [PRIOR]
-    names = list(dict.fromkeys((PRIOR, first, *others) if said else (first, PRIOR, *others)))
+    names = list(dict.fromkeys((first, PRIOR, *others)))
     out: Plain = {}
     for place, outcome in enumerate(outcomes):
         labels = shown.labels[:, place]
@@ -64,10 +65,11 @@ def judge_clicks(
         fits = {n: fitted[n].predict(tables[n].values[asked]) for n in names}
         made = {name: found.whole[asked, place] for name, found in (said or {}).items()}
         made |= fits
+        made = {n: made[n] for n in dict.fromkeys((next(iter(made)), PRIOR, *made))}
         rare = table.times_shown[asked] < RARE
         out[outcome] = _described(made, labels[asked], shown.user[asked], rare, seed)
         if explain and said:
-            leader, found = next(iter(said.items()))
+            leader, found = [*said.items()][-1]  # of an average nothing is shuffled
             without = {name: values[asked, place] for name, values in found.without.items()}
             drops = auc_drops(labels[asked], made[leader], without)
             out[outcome]["importance"] = {"model": leader, "auc_drop": drops}

@@ -32,6 +32,8 @@ from ray_rec.training.learner import Learner
 from ray_rec.training.metrics import shown_of
 
 CLICK_HEAD = "click-head"
+HEADS_AVERAGE = "click-head-average"
+"""The mean of what the click heads of several seeds say, as `model/ensemble.py` serves it."""
 _CHUNK_ROWS = 256
 
 
@@ -83,6 +85,11 @@ def streamed(
     places.append(said(taught.servable(), rest, features.num_outcomes))
     found = _placed(shown, begin_ms, np.concatenate(known), np.concatenate(places))
     return Said(found[:, 0], {name: found[:, 1 + at] for at, name in enumerate(names)})
+
+
+def averaged(said: Sequence[Said]) -> Said:
+    """Return the mean of what several say of the same."""
+    return Said(np.mean([each.whole for each in said], axis=0, dtype=np.float32), {})
 
 
 class _Taught:
