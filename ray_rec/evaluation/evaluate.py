@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -142,12 +142,10 @@ def _said(
     named = [name for name in (HEADS_AVERAGE, CLICK_HEAD) if name in options.click_models]
     if not named:
         return {}
-    begin_ms, heads = options.time.begin_ms(shown.ts), list[Said]()
-    how = (options.passes, options.start, options.end, options.importance)
-    for seed in seeds:
-        own = replace(config, learner=replace(config.learner, seed=seed))
-        with open_log(config.log) as log:
-            heads.append(streamed(log, own, shown, begin_ms, *how))
+    begin_ms = options.time.begin_ms(shown.ts)
+    how = (options.passes, options.start, options.end, options.importance, seeds)
+    with open_log(config.log) as log:
+        heads = streamed(log, config, shown, begin_ms, *how)
     every = {HEADS_AVERAGE: [averaged(heads)] * len(heads), CLICK_HEAD: heads}
     return {name: every[name] for name in named}
 

@@ -296,7 +296,7 @@ def test_the_mean_of_several_heads_is_one_that_is_judged(config: RunConfig) -> N
         begin_ms, said = TimeOptions().begin_ms(shown.ts), []
         for seed in (0, 1):
             own = replace(config, learner=replace(config.learner, seed=seed))
-            said.append(streamed(log, own, shown, begin_ms).whole)
+            said += [head.whole for head in streamed(log, own, shown, begin_ms)]
     asked = shown.ts >= begin_ms
     found = evaluate(config, EvaluateOptions(models=models, seeds=(0, 1)))["clicks"]["purchase"]
     names = ["click-head-average", "item-prior", CLICK_HEAD, "logistic", "difference"]
@@ -315,7 +315,8 @@ def test_the_click_head_says_nothing_of_what_it_learned(config: RunConfig, passe
         logged = read_log(log, config)
         shown = read_shown(logged.tables, logged.window, config)
         begin_ms = int(np.quantile(shown.ts, 0.8))
-        said = streamed(log, config, shown, begin_ms, passes).whole
+        (head,) = streamed(log, config, shown, begin_ms, passes)
+        said = head.whole
         with pytest.raises(DataError, match="no clicks to learn before"):
             streamed(log, config, shown, int(shown.ts[0]), passes)
     asked = shown.ts >= begin_ms

@@ -46,10 +46,12 @@ def streamed(
     start: str | None = None,
     end: str | None = None,
     explain: bool = False,
-) -> Said:
-    """Return the probability of each outcome of what is shown, [S, O]; NaN before `begin_ms`.
+    seeds: Sequence[int] = (),
+) -> list[Said]:
+    """Return by seed the probability of each outcome of what is shown, NaN before `begin_ms`.
 
-    Windows that reach `begin_ms` are not learned. Nobody is held out.
+    Windows that reach `begin_ms` are not learned. Nobody is held out. Features know no chance, so
+    they are made once for all seeds.
 
     Args:
         log: where from, from `start` to `end` (see `stretch`).
@@ -59,32 +61,37 @@ def streamed(
         passes: how often; once is as a stream.
         explain: say it without each of the head's numbers as well (`ModelConfig.click_numbers`),
             shuffled by the seed of the learner.
+        seeds: of the learners; none: that of the configuration alone.
 
     Raises:
         DataError: there is nothing to learn before that.
     """
     features = replace(config.features, held_out_share=0.0)
-    state, taught = FeatureState(features), _Taught(config, passes)
-    names = config.model.click_numbers if explain else ()
-    said = partial(_said, names=names, generator=np.random.default_rng(config.learner.seed))
-    known, places = list[UInt64](), list[Float32]()
+    state, names = FeatureState(features), config.model.click_numbers if explain else ()
+    learners = [replace(config.learner, seed=seed) for seed in seeds] or [config.learner]
+    heads = [_Head(replace(config, learner=learner), passes, names) for learner in learners]
+    known = list[UInt64]()
     ranges = starts(log, TOPICS, start), ends(log, TOPICS, end)
     for window in cut(log, TOPICS, config.training.window_records, *ranges):
         made = state.apply(window, read_window(log, window, dict.fromkeys((*TOPICS, "dead"), 0)))
         if max(lists(made.examples, "query_ts")[0], default=0) < begin_ms:
-            taught.learn(made)
+            for head in heads:
+                head.learn(made)
             continue
         closed = made.examples.filter(arrow(numbers(made.examples, "topic_code") == EXPOSURES_CODE))
         known.append(shown_keys(closed))
-        places.append(said(taught.servable(), closed, features.num_outcomes))
+        for head in heads:
+            head.say(closed)
     # what closes only beyond the stretch
     rest = state.apply(
         replace(window, number=window.number + 1, ranges={}, advance_to_ms=2**53), {}
     ).examples
     known.append(shown_keys(rest))
-    places.append(said(taught.servable(), rest, features.num_outcomes))
-    found = _placed(shown, begin_ms, np.concatenate(known), np.concatenate(places))
-    return Said(found[:, 0], {name: found[:, 1 + at] for at, name in enumerate(names)})
+    for head in heads:
+        head.say(rest)
+    keys = np.concatenate(known)
+    found = [_placed(shown, begin_ms, keys, np.concatenate(head.said)) for head in heads]
+    return [Said(f[:, 0], {name: f[:, 1 + at] for at, name in enumerate(names)}) for f in found]
 
 
 def averaged(said: Sequence[Said]) -> Said:
@@ -92,10 +99,16 @@ def averaged(said: Sequence[Said]) -> Said:
     return Said(np.mean([each.whole for each in said], axis=0, dtype=np.float32), {})
 
 
-class _Taught:
-    """A learner of windows, once each as they come or all of them several times."""
+class _Head:
+    """A learner of windows, once each as they come or all of them several times; then it answers.
 
-    def __init__(self, config: RunConfig, passes: int) -> None:
+    Attributes:
+        said: the probabilities of each table of exposures that it was asked about, [n, 1+F, O].
+    """
+
+    def __init__(self, config: RunConfig, passes: int, names: Sequence[str]) -> None:
+        self.said, self._names = list[Float32](), names
+        self._generator = np.random.default_rng(config.learner.seed)
         encoder = TextEncoder(config.encoder)
         store = TextStore(f"{config.state_dir}/texts", encoder.digest)
         self._vectors = partial(store.vectors, encode=encoder.encode)
@@ -115,8 +128,12 @@ class _Taught:
         if num_steps := int(numbers(rows, "step").max(initial=-1)) + 1:
             self._learner.learn(made, rows, num_steps)
 
-    def servable(self) -> Servable:
-        """Return what was learned; it is final when it is first asked for."""
+    def say(self, closed: pa.Table) -> None:
+        """Answer for the items of closed exposures; what was learned is final from then on."""
+        outcomes = self._config.features.num_outcomes
+        self.said.append(_said(self._final(), closed, outcomes, self._names, self._generator))
+
+    def _final(self) -> Servable:
         if self._servable is None:
             self._study()
             if not self._learner.steps:
