@@ -1,5 +1,7 @@
 """Numbers of a report from a ledger small enough to work out by hand."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from ray_rec.config import RunConfig
 from ray_rec.evaluation.asking.ledger import Ledger
 from ray_rec.evaluation.asking.questions import Interactions, Queries
 from ray_rec.evaluation.clicks.measures import Judged
+from ray_rec.evaluation.reports.provenance import commit
 from ray_rec.evaluation.reports.summary import summarise
 from ray_rec.features.histories import History
 
@@ -83,6 +86,10 @@ def test_questions_go_by_what_their_user_had_done(summary: dict) -> None:
     assert told["0"]["recall"]["hybrid"]["recall@10"]["value"] == 1 / 2
     assert told["6-20"]["recall"]["popularity"]["hr@10"]["value"] == 0
     assert "recall" not in told["1-5"]
+
+
+def test_the_commit_is_told_with_the_mark_of_changed_code() -> None:
+    assert re.fullmatch("[0-9a-f]{12}(-dirty)?", commit() or "0" * 12)
 
 
 def test_windows(summary: dict) -> None:

@@ -15,13 +15,21 @@ from ray_rec.log.base import Offsets
 
 
 def commit() -> str | None:
-    """Return the commit of the source tree, marked when changed; None outside a checkout."""
-    git, here = shutil.which("git"), Path(__file__).resolve().parent
+    """Return the commit of the code, marked when this package differs; None outside a checkout.
+
+    What else a result follows from, its configuration and data, stands beside it.
+    """
+    git, package = shutil.which("git"), Path(__file__).resolve().parents[2]
     if git is None:
         return None
-    command = [git, "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or None
+
+    def said(*command: str) -> str:
+        told = [git, "-C", str(package), *command]
+        return subprocess.run(told, capture_output=True, text=True, check=False).stdout.strip()
+
+    changed = said("status", "--porcelain", "--untracked-files=no", "--", ".")
+    found = said("rev-parse", "--short=12", "HEAD")
+    return (found + "-dirty" * bool(changed)) or None
 
 
 def machine() -> dict[str, Any]:
