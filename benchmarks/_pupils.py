@@ -4,6 +4,7 @@ Of Complete Journey: baskets, and whether what is promoted is purchased.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,14 +106,7 @@ def ranked_by(runs: Sequence[Run], names: Sequence[str]) -> Ranked:
 
 def compared_to(runs: Sequence[Run], ranked: Ranked, names: Sequence[str], base: str) -> Plain:
     """Return each model's metrics, and what it has above `base`, with intervals over users."""
-    some = Ranked(
-        ranked.window,
-        ranked.user,
-        ranked.target_query,
-        ranked.seen,
-        ranked.collected,
-        {name: ranked.ranks[name] for name in names},
-    )
+    some = replace(ranked, ranks={name: ranked.ranks[name] for name in names})
     found = compared(some, CUTOFF, 0, base)
     out: Plain = {}
     for name in names:

@@ -28,15 +28,13 @@ from benchmarks._pupils import (
     table,
 )
 from benchmarks._results import RESULTS, ROOT, lasting, machine, put_tables
-from benchmarks.quality import key_of
+from benchmarks.quality import fill, key_of
 from ray_rec.config import RunConfig, load_config
-from ray_rec.datasets import complete_journey
 from ray_rec.evaluation.asking.stretch import ends, starts
 from ray_rec.evaluation.backtest import TOPICS, read_window
 from ray_rec.evaluation.prequential import Options, Prequential
 from ray_rec.evaluation.pupil import Pupil
-from ray_rec.events.schema import EVENTS
-from ray_rec.log.base import EventLog, create_standard_topics, open_log
+from ray_rec.log.base import open_log
 from ray_rec.log.cut import cut
 
 FOLDER = ROOT / "var" / "quality"
@@ -67,8 +65,8 @@ def _replayed(choices: Mapping[str, Sequence[str]], seed: int) -> Plain:
     """Take all models through the stretch; return what they answered."""
     config, counts = _config(seed), dict.fromkeys((*TOPICS, "dead"), 0)
     torch.set_num_threads(config.training.torch_threads)
+    fill({"weeks": WEEKS}, config, None)
     with open_log(config.log) as log:
-        _fill(log, config)
         run = Prequential(config, Options(max_queries=QUERIES), rankers=())
         for name, changes in choices.items():
             run.beside[name] = Pupil(_config(seed, changes), run.encoder, run.store, QUERIES)
@@ -83,12 +81,6 @@ def _config(seed: int, changes: Sequence[str] = ()) -> RunConfig:
     places = (f"log=sqlite:///{FOLDER}/complete_journey_demo.db", f"state_dir={KEPT}/{seed}")
     changes = (*places, f"learner.seed={seed}", *changes)
     return load_config(ROOT / "serve" / "demo.toml", changes, environ={})
-
-
-def _fill(log: EventLog, config: RunConfig) -> None:
-    create_standard_topics(log, config.partitions)
-    if not any(log.latest(EVENTS).values()):
-        complete_journey.load(log, weeks=WEEKS)
 
 
 def _summary() -> Plain:

@@ -23,15 +23,14 @@ import torch
 from benchmarks._continual import section, summarise
 from benchmarks._pupils import answers, measure
 from benchmarks._results import ROOT, lasting, put_tables
-from benchmarks.quality import key_of
+from benchmarks.quality import fill, key_of
 from ray_rec.config import RunConfig, load_config
-from ray_rec.datasets import complete_journey
 from ray_rec.datasets.purchases import week_start_ms
 from ray_rec.evaluation.backtest import TOPICS, read_window
 from ray_rec.evaluation.habits import Apprentice, Habit
 from ray_rec.evaluation.prequential import Options, Prequential
 from ray_rec.events.schema import EVENTS, ITEMS
-from ray_rec.log.base import EventLog, create_standard_topics, open_log
+from ray_rec.log.base import EventLog, open_log
 from ray_rec.log.cut import cut
 from ray_rec.log.window import Window
 
@@ -79,8 +78,8 @@ def _replayed(seed: int) -> Prequential:
     """Take all models through the stretch."""
     config, counts = _config(seed), dict.fromkeys((*TOPICS, "dead"), 0)
     torch.set_num_threads(config.training.torch_threads)
+    fill({"weeks": (1, 53)}, config, None)
     with open_log(config.log) as log:
-        _fill(log, config)
         known = [_catalogue(log), *_windows(log, FIRST, ASKED, 1)]
         asked = _windows(log, ASKED, END, len(known))
         told = sum(any(start < end for start, end in w.ranges[EVENTS].values()) for w in known)
@@ -106,12 +105,6 @@ def _config(seed: int) -> RunConfig:
     places = (f"log=sqlite:///{FOLDER}/complete_journey.db", f"state_dir={KEPT}/{seed}")
     changes = (*places, f"learner.seed={seed}")
     return load_config(ROOT / "serve" / "demo.toml", changes, environ={})
-
-
-def _fill(log: EventLog, config: RunConfig) -> None:
-    create_standard_topics(log, config.partitions)
-    if not any(log.latest(EVENTS).values()):
-        complete_journey.load(log, weeks=(1, 53))
 
 
 def _catalogue(log: EventLog) -> Window:

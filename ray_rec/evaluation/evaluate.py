@@ -19,7 +19,7 @@ from ray_rec.evaluation.clicks.shown import Shown, read_shown
 from ray_rec.evaluation.clicks.streamed import CLICK_HEAD, HEADS_AVERAGE, averaged, streamed
 from ray_rec.evaluation.metrics.catalogue import word_vectors
 from ray_rec.evaluation.offline import Progress
-from ray_rec.evaluation.options import EvaluateOptions
+from ray_rec.evaluation.options import OWN_CLICKS, EvaluateOptions
 from ray_rec.evaluation.prequential import MODEL, Clock, Options
 from ray_rec.evaluation.rankers.models import Makings, make
 from ray_rec.evaluation.reports.provenance import commit, machine
@@ -139,7 +139,7 @@ def _said(
     shown: Shown, config: RunConfig, options: EvaluateOptions, seeds: Sequence[int]
 ) -> dict[str, list[Said]]:
     """Return what the system's own click head says under each seed, and the mean of that."""
-    named = [name for name in (HEADS_AVERAGE, CLICK_HEAD) if name in options.click_models]
+    named = [name for name in OWN_CLICKS if name in options.click_models]
     if not named:
         return {}
     begin_ms = options.time.begin_ms(shown.ts)

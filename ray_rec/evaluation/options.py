@@ -12,6 +12,7 @@ from ray_rec.evaluation.rankers.models import MODELS, QUICK, STREAMING, check_na
 from ray_rec.evaluation.reports.summary import BASELINE, PRIOR
 
 OWN_CLICKS = (HEADS_AVERAGE, CLICK_HEAD)
+"""The system's own, in the order of a report."""
 CLICK_MODELS = (*OWN_CLICKS, *FITTED)
 
 Protocol = Literal[

@@ -1,6 +1,7 @@
 """Answers of several models to the same questions: kept by seed, joined by name, compared."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,11 @@ import pytest
 
 from benchmarks import _pupils
 from ray_rec.errors import DataError
+from ray_rec.evaluation.asking.ledger import Ledger
+from ray_rec.evaluation.asking.questions import Interactions, Queries
+from ray_rec.evaluation.clicks.measures import Judged
+from ray_rec.evaluation.prequential import MODEL
+from ray_rec.features.histories import History
 
 
 def run(names: list[str], ranks: list[list[float]], clicks: list[list[float]]) -> dict[str, Any]:
@@ -45,6 +51,24 @@ def test_models_are_joined_by_their_names_whatever_their_order() -> None:
     assert (found["plain"]["auc"]["value"], found["other"]["auc"]["value"]) == (0, 1)
     assert found["other"]["above"]["auc"]["value"] == 1
     assert "above" not in found["plain"]
+
+
+def test_models_that_were_not_asked_the_same_are_not_compared() -> None:
+    def pupil(user: int, rank: float) -> SimpleNamespace:
+        ledger, one = Ledger(), np.array([user])
+        history = History(np.zeros(1, np.int32), np.zeros(1, np.int8), np.zeros(1, np.int64))
+        done = Interactions(*np.zeros((4, 0), np.int64))
+        zero = np.array([0])
+        asked = Queries(one, np.array([9]), [history], zero, zero, done, 2)
+        ledger.add_ranks(1, asked, zero, {MODEL: np.array([rank])})
+        shown = np.full((1, 3), 0.5, np.float32)
+        ledger.add_clicks(1, Judged(one, np.zeros((1, 3), np.float32), shown, shown))
+        return SimpleNamespace(ledger=ledger)
+
+    found = _pupils.answers({"plain": pupil(3, 1.0), "other": pupil(3, 2.0)})
+    assert (found["names"], found["ranks"].tolist()) == (["plain", "other"], [[1.0], [2.0]])
+    with pytest.raises(DataError, match="not asked the same"):
+        _pupils.answers({"plain": pupil(3, 1.0), "other": pupil(4, 1.0)})
 
 
 def test_a_seed_is_measured_again_when_its_key_is_another(tmp_path: Path) -> None:

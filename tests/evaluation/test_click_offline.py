@@ -305,6 +305,11 @@ def test_the_mean_of_several_heads_is_one_that_is_judged(config: RunConfig) -> N
     area = auc(shown.labels[asked, 2], mean)
     assert found["auc"]["click-head-average"]["value"] == pytest.approx(area)
     assert list(found["above"]) == [CLICK_HEAD, "logistic"]
+    both = EvaluateOptions(
+        models=("popularity", "click-head-average", CLICK_HEAD), seeds=(0, 1), importance=True
+    )
+    told = evaluate(config, both)["clicks"]["purchase"]["importance"]
+    assert told["model"] == CLICK_HEAD  # of a mean nothing is shuffled
     with pytest.raises(ConfigError, match="a mean over seeds; name two or more"):
         EvaluateOptions(models=("click-head-average",), seeds=(0,))
 

@@ -1,15 +1,13 @@
 """Tables of one's own, imported and evaluated by the two commands that a user types."""
 
 import csv
-import sys
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
-from ray_rec.cli.main import main
 from tests.model.encoders import make_encoder
+from tests.typed import ray_rec
 
 USERS, EACH, DAY_MS = 12, 6, 86_400_000
 KINDS = ["tea", "bread", "soap"]
@@ -40,17 +38,6 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 item = f"{KINDS[user % 3]}-{(user + n) % 8}"
                 rows.writerow([f"u{user}", item, "purchase", 1_700_000_000_000 + n * DAY_MS + user])
     return folder
-
-
-def ray_rec(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    """Type a command in the folder of the tables; return what it says as JSON."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["ray-rec", *arguments, "--json"])
-        with pytest.raises(SystemExit) as ended:
-            main()
-    assert not ended.value.code
-    said: dict[str, Any] = msgspec.json.decode(capsys.readouterr().out)
-    return said
 
 
 @pytest.mark.parametrize("protocol", MODELS)

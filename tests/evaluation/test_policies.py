@@ -1,6 +1,5 @@
 """Values of policies from logs: by hand, where the truth is known, and as a shop really went."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from ray_rec.cli import main
 from ray_rec.config import RunConfig, load_config
 from ray_rec.errors import ConfigError, DataError
 from ray_rec.evaluation.asking.questions import Interactions
@@ -28,6 +26,7 @@ from ray_rec.features.config import DAY_MS as DAY
 from ray_rec.log.base import create_standard_topics, open_log
 from ray_rec.serving.policy import epsilon_greedy
 from tests.training.conftest import SMALL
+from tests.typed import ray_rec
 
 MILK, TEA = 0, 1
 START_MS = 1_700_000_000_000
@@ -281,20 +280,32 @@ def test_open_bandit_from_tables_to_values(
     kind = pa.array(["click"] * len(clicks))
     pq.write_table(clicks.append_column("event_type", kind), tmp_path / "clicks.parquet")
 
-    def ray_rec(*arguments: str) -> dict[str, Any]:
-        monkeypatch.setattr(sys, "argv", ["ray-rec", *arguments, "--json"])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert not ended.value.code
-        said: dict[str, Any] = msgspec.json.decode(capsys.readouterr().out)
-        return said
-
     monkeypatch.chdir(tmp_path)
     log = "sqlite:///log.db"
     ray_rec(
-        *("data", "import", "clicks.parquet", "--exposures", "shown.parquet", "--set", f"log={log}")
+        capsys,
+        *(
+            "data",
+            "import",
+            "clicks.parquet",
+            "--exposures",
+            "shown.parquet",
+            "--set",
+            f"log={log}",
+        ),
     )
-    ray_rec("evaluate", "--log", log, "--protocol", "off-policy", "--quantile", "0.1", "--out", "o")
+    ray_rec(
+        capsys,
+        "evaluate",
+        "--log",
+        log,
+        "--protocol",
+        "off-policy",
+        "--quantile",
+        "0.1",
+        "--out",
+        "o",
+    )
     report = msgspec.json.decode((tmp_path / "o" / "evaluation.json").read_bytes())
     thompson, chance = (report["policies"]["click"][name] for name in ("bts", "random"))
     # The same numbers without log, join and reward model.

@@ -43,8 +43,8 @@ def judge_clicks(
         seed: of models and resamples.
         select: names of the features that models learn from, the item prior apart; none: all.
         explain: tell the permutation importance of each feature for the first model as well.
-        said: what others say of what is asked about, who come first, by name; of the last of them
-            importance is told.
+        said: what others say of what is asked about, who come first, by name; importance is told of
+            the first of them that was also asked without its numbers.
 
     Raises:
         DataError: no outcome has both.
@@ -68,8 +68,9 @@ def judge_clicks(
         made = {n: made[n] for n in dict.fromkeys((next(iter(made)), PRIOR, *made))}
         rare = table.times_shown[asked] < RARE
         out[outcome] = _described(made, labels[asked], shown.user[asked], rare, seed)
-        if explain and said:
-            leader, found = [*said.items()][-1]  # of an average nothing is shuffled
+        without_some = [(n, found) for n, found in (said or {}).items() if found.without]
+        if explain and without_some:
+            leader, found = without_some[0]
             without = {name: values[asked, place] for name, values in found.without.items()}
             drops = auc_drops(labels[asked], made[leader], without)
             out[outcome]["importance"] = {"model": leader, "auc_drop": drops}
