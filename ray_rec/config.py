@@ -51,9 +51,21 @@ class RunConfig:
     serving: ServingConfig = field(default_factory=ServingConfig)
 
     def __post_init__(self) -> None:
-        """Reject what could not be created."""
+        """Reject what could not be created, and a model of other features."""
         if self.partitions < 1:
             raise ConfigError(f"partitions is {self.partitions}; it must be at least 1")
+        horizons, half_lives = self.model.num_horizons, self.features.half_lives_days
+        if horizons != len(half_lives):
+            raise ConfigError(
+                f"model.num_horizons is {horizons}, but features.half_lives_days are "
+                f"{len(half_lives)}: give as many"
+            )
+        channels = self.features.promotions
+        if self.model.num_promotions != len(channels):
+            raise ConfigError(
+                f"model.num_promotions is {self.model.num_promotions}, but features.promotions are "
+                f"{len(channels)}: give as many"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the resolved configuration as JSON types, as manifests and results keep it."""

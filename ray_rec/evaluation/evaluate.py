@@ -75,7 +75,7 @@ def _compared(
 ) -> dict[str, Any]:
     split = divide(logged.events, options)
     with clock.stage("fit and rank"):
-        trials = put(split, config, logged.items, options, progress)
+        trials = put(split, config, logged, options, progress)
     with clock.stage("summary"):
         found = _described(split, trials, logged, options, config.learner.seed)
     with clock.stage("clicks"):

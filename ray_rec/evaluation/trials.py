@@ -5,11 +5,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from ray_rec.config import RunConfig
 from ray_rec.evaluation.asking.baskets import next_basket
 from ray_rec.evaluation.asking.ledger import Ranked
+from ray_rec.evaluation.asking.logged import Logged
 from ray_rec.evaluation.asking.split import Split
 from ray_rec.evaluation.asking.splits import global_time, item_holdout, leave_one_out
 from ray_rec.evaluation.asking.tables import Events
@@ -64,7 +64,7 @@ def divide(events: Events, options: EvaluateOptions) -> Split:
 def put(
     split: Split,
     config: RunConfig,
-    items: pa.Table,
+    logged: Logged,
     options: EvaluateOptions,
     progress: Progress | None = None,
 ) -> Trials:
@@ -73,7 +73,7 @@ def put(
     Args:
         split: what is learned and asked.
         config: of the run; its seed is taken where the options name none.
-        items: the catalogue, WINDOW_ITEMS_SCHEMA.
+        logged: where the catalogue and its promotions are from.
         options: names of models and seeds.
         progress: told how far each model is.
     """
@@ -82,7 +82,8 @@ def put(
     for number, seed in enumerate(options.seeds or (config.learner.seed,)):
         own = replace(config, learner=replace(config.learner, seed=seed))
         names = [name for name in options.rankers if not number or name in DRAWN]
-        rankers = make(names, Makings(own, items, options.passes, options.is_ordered))
+        how = (options.passes, options.is_ordered, logged.promoted)
+        rankers = make(names, Makings(own, logged.items, *how))
         found = judge_views(split, rankers, [*views.values()], progress, options.cutoff)
         out.add(found, rankers)
     return out

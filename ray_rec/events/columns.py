@@ -73,6 +73,7 @@ def item_columns(items: Sequence[Item]) -> list["pa.Array[Any]"]:
         [i.image_url for i in items],
         [i.available for i in items],
         [False] * len(items),
+        [None if i.promotion is None else [*i.promotion.items()] for i in items],
     ]
     return _arrays(ITEMS_SCHEMA, columns)
 
@@ -80,8 +81,8 @@ def item_columns(items: Sequence[Item]) -> list["pa.Array[Any]"]:
 def removed_columns(item_ids: list[str], ts: list[int]) -> list["pa.Array[Any]"]:
     """Columns of removed items: id from the key, time from the log, nothing else known."""
     none = [None] * len(item_ids)
-    off = [False] * len(item_ids)
-    columns: list[list[Any]] = [item_ids, ts, *[none] * 6, off, [True] * len(item_ids)]
+    off, gone = ([value] * len(item_ids) for value in (False, True))
+    columns: list[list[Any]] = [item_ids, ts, *[none] * 6, off, gone, none]
     return _arrays(ITEMS_SCHEMA, columns)
 
 

@@ -21,7 +21,7 @@ from ray_rec.events.schema import (
 )
 
 _MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`")
-_PATH = re.compile(r" - at `(?:key in )?\$\.?(?P<path>[^`]*)`$")
+_PATH = re.compile(r" - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`$")
 _ENCODER = msgspec.json.Encoder()
 
 

@@ -44,6 +44,7 @@ Millis = Annotated[int, Meta(gt=0, lt=MAX_TS)]
 Position = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Price = Annotated[float, Meta(ge=0)]
 Propensity = Annotated[float, Meta(gt=0, le=1)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 Context = dict[str, Raw]
 
 
@@ -91,7 +92,10 @@ class Event(msgspec.Struct, kw_only=True, frozen=True, gc=False, omit_defaults=T
 
 
 class Item(msgspec.Struct, kw_only=True, frozen=True, gc=False, omit_defaults=True):
-    """A thing of the catalogue; topic `items` (compacted), key `item_id`; empty value: removed."""
+    """A thing of the catalogue; topic `items` (compacted), key `item_id`; empty value: removed.
+
+    `promotion` is how far the shop puts it forward from `ts` on, by channel: 1 is everywhere.
+    """
 
     item_id: Id
     title: str
@@ -102,6 +106,7 @@ class Item(msgspec.Struct, kw_only=True, frozen=True, gc=False, omit_defaults=Tr
     description: str | None = None
     image_url: str | None = None
     available: bool = True
+    promotion: dict[Label, Share] | None = None
 
 
 class ExposedItem(msgspec.Struct, kw_only=True, frozen=True, gc=False, omit_defaults=True):
@@ -197,6 +202,8 @@ EVENTS_SCHEMA = pa.schema(
     ]
 )
 
+PROMOTION_TYPE = pa.map_(pa.string(), pa.float32())
+
 ITEMS_SCHEMA = pa.schema(
     [
         *_PLACE,
@@ -210,6 +217,7 @@ ITEMS_SCHEMA = pa.schema(
         ("image_url", pa.string()),
         _needed("available", pa.bool_()),
         _needed("deleted", pa.bool_()),
+        ("promotion", PROMOTION_TYPE),
     ]
 )
 

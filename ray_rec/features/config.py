@@ -19,6 +19,9 @@ GROUPS = ("text", "category", "brand")
 TOKEN_TYPES = ("view", "click", "like", "cart", "purchase", "rating")
 
 
+_SEVERAL = ("half_lives_days", "event_types", "target_types", "outcome_types", "promotions")
+
+
 @dataclass(frozen=True)
 class FeatureConfig:
     """Configuration of `FeatureState`; times are event times.
@@ -32,6 +35,8 @@ class FeatureConfig:
     `covisits` is how many companions each item remembers, the newest of what else people took; 0
     remembers none.
     `outcome_types` gives each outcome its label bit (its place).
+    `promotions` names channels of which items tell how far they are promoted (`promotion`), to be
+    told beside popularity; `model.num_promotions` says how many.
     `user_ttl_days` lets go of users who did nothing for so many days (UTC) of the watermark;
     0 keeps them. `max_state_mb` (10**6 bytes) bounds all that is held, by its content: users active
     longest ago give way. What has a horizon of its own (keys, open exposures) or is needed by
@@ -49,13 +54,14 @@ class FeatureConfig:
     event_types: tuple[str, ...] = (*TOKEN_TYPES, "return", OTHER)
     target_types: tuple[str, ...] = TOKEN_TYPES
     outcome_types: tuple[str, ...] = ("click", "cart", "purchase")
+    promotions: tuple[str, ...] = ()
     held_out_share: float = 0.01
     user_ttl_days: int = 0
     max_state_mb: float = 2_048.0
 
     def __post_init__(self) -> None:
         """Check every key; raise ConfigError naming the first that is wrong."""
-        for key in ("half_lives_days", "event_types", "target_types", "outcome_types"):
+        for key in _SEVERAL:
             object.__setattr__(self, key, tuple(getattr(self, key)))  # TOML gives lists
         self._check_numbers()
         self._check_types()
@@ -81,6 +87,8 @@ class FeatureConfig:
         _expect(positive, "half_lives_days", self, "one or more days, each at least 0.001")
 
     def _check_types(self) -> None:
+        distinct = len(set(self.promotions)) == len(self.promotions) <= 32
+        _expect(distinct, "promotions", self, "0..32 distinct names of channels")
         known = set(self.event_types)
         unique = len(known) == len(self.event_types) <= 127
         _expect(unique and OTHER in known, "event_types", self, f"distinct names with {OTHER!r}")

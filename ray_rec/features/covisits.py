@@ -169,7 +169,7 @@ class Covisits(Part):
 
         Args:
             items: rows of what the person took, the newest last.
-            popularity: log1p counts [N, H], the longest horizon last.
+            popularity: [N, P], log1p counts of the longest horizon last.
         """
         if not self.size:
             return None

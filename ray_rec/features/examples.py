@@ -46,7 +46,7 @@ _EXAMPLES: list[tuple[str, Any]] = [
     ("shown_labels", pa.list_(pa.int32())),  # bit o: outcome_types[o] happened
     ("shown_propensity", pa.list_(pa.float32())),  # NaN: not logged
     ("shown_placement", pa.list_(pa.int16())),  # code, 0: not told
-    ("shown_popularity", pa.list_(pa.float32())),  # S · H, when it was shown
+    ("shown_popularity", pa.list_(pa.float32())),  # S · P, when it was shown
     ("shown_rates", pa.list_(pa.float32())),  # S · F, when it was shown
 ]
 
@@ -68,12 +68,20 @@ _TAKEN: list[tuple[str, Any]] = [("item", pa.int32()), ("ts", pa.int64())]
 
 TAKEN_SCHEMA = pa.schema(_TAKEN)
 
+_PROMOTED: list[tuple[str, Any]] = [
+    ("item", pa.int32()),
+    ("ts", pa.int64()),
+    ("shares", pa.list_(pa.float32())),  # C, by channel
+]
+
+PROMOTED_SCHEMA = pa.schema(_PROMOTED)
+
 
 @dataclass(frozen=True)
 class Batch:
     """Rows as dense arrays: B rows, L tokens at most, Q queries, T targets, S shown items.
 
-    H are the half-lives of popularity, O the outcome types, F the numbers of `responses.rates`.
+    P are the numbers of popularity, O the outcome types, F those of `responses.rates`.
     """
 
     item: Int64  # [B, L] catalogue row, -1 where padded
@@ -92,7 +100,7 @@ class Batch:
     shown_labels: Float32  # [S, O] 0 or 1
     shown_propensity: Float32  # [S], NaN where not logged
     shown_placement: Int64  # [S] code, 0 where not told
-    shown_popularity: Float32  # [S, H] as it was when the exposure arrived
+    shown_popularity: Float32  # [S, P] as it was when the exposure arrived
     shown_rates: Float32  # [S, F] likewise
     key: UInt64  # [B] seed of everything random about the row
 
@@ -101,11 +109,12 @@ class Batch:
 class WindowExamples:
     """What one window gives to learning.
 
-    `items` (WINDOW_ITEMS_SCHEMA) lists rows that are new or changed. `popularity` [N, H] is as it
+    `items` (WINDOW_ITEMS_SCHEMA) lists rows that are new or changed. `popularity` [N, P] is as it
     was at the window's start, at `at_ms` (the latest event time then; 0 before any), N counting
     the window's new items; `responses` [N, 1+O] is how often each was shown, and taken by outcome,
     by its end. `counts` says what became of the records. `taken` (TAKEN_SCHEMA) lists the events
-    that popularity counts from then on, in the order of the log.
+    that popularity counts from then on, and `promoted` (PROMOTED_SCHEMA) how far items are promoted
+    then, in the order of the log.
     """
 
     number: int
@@ -116,6 +125,7 @@ class WindowExamples:
     responses: Int64
     counts: dict[str, int]
     taken: pa.Table = field(default_factory=TAKEN_SCHEMA.empty_table)
+    promoted: pa.Table = field(default_factory=PROMOTED_SCHEMA.empty_table)
 
 
 def assign_steps(table: pa.Table, rows_per_step: int) -> pa.Table:

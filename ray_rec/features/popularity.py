@@ -1,4 +1,4 @@
-"""How often each item was taken lately, over several horizons.
+"""How often each item was taken lately, over several horizons, and how far it is promoted now.
 
 Counts decay exponentially. They are kept scaled to a reference time, so an event adds
 2 ** ((ts - reference) / half_life) whenever it arrives: late ones count as if in time, and nothing
@@ -14,43 +14,51 @@ import pyarrow as pa
 from ray_rec.features.arrays import AnyArray, Float32, Float64, Int64, grown, numbers, table_of
 from ray_rec.features.config import DAY_MS
 from ray_rec.features.part import Marks, Part
+from ray_rec.features.promotions import Promotions
 
 _MAX_EXPONENT = 256.0
 """Rebase once a scaled count may exceed 2 ** 256; float64 would end at 2 ** 1023."""
 
 
 class Popularity(Part):
-    """Decayed counts of N items over H half-lives."""
+    """Decayed counts of N items over H half-lives, and how far they are promoted in C channels.
 
-    def __init__(self, half_lives_days: Sequence[float]) -> None:
+    Both are told together, promotions first (now, as a rule): P = 2·C + H numbers of an item.
+    """
+
+    def __init__(self, half_lives_days: Sequence[float], num_promotions: int = 0) -> None:
         super().__init__()
         self.latest_ms = 0
         self.num_items = 0
         self._half_lives = np.array(half_lives_days) * DAY_MS
         self._reference_ms = 0
         self._scaled: list[Float64] = [np.zeros(0) for _ in half_lives_days]
+        self._promotions = Promotions(num_promotions)
         self._cached: tuple[int, Float32] | None = None
         self._uncached, self._changed = Marks(), Marks()
 
     @classmethod
     def of(cls, features: Float32, at_ms: int, half_lives_days: Sequence[float]) -> Self:
-        """Return the counts that give these features [N, H] at a time, the latest event's."""
+        """Return the counts that give these features [N, P] at a time, the latest event's."""
+        told = features.shape[1] - len(half_lives_days)
         out = cls(half_lives_days)
+        out._promotions = Promotions.of(features[:, :told], at_ms)
         out.grow(len(features))
         out.latest_ms = out._reference_ms = at_ms
-        for scaled, feature in zip(out._scaled, features.T, strict=True):
+        for scaled, feature in zip(out._scaled, features.T[told:], strict=True):
             scaled[: len(features)] = np.expm1(feature.astype(np.float64))
         return out
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all counts."""
-        return 8 * len(self._scaled) * self.num_items
+        """Bytes of all counts and promotions."""
+        return 8 * len(self._scaled) * self.num_items + self._promotions.num_bytes
 
     def grow(self, num_items: int) -> None:
         """Make room for the rows 0 … num_items-1, uncounted."""
         if num_items > self.num_items:
             self._scaled = [grown(scaled, num_items, 0.0) for scaled in self._scaled]
+            self._promotions.grow(num_items)
             self._mark(np.arange(self.num_items, num_items))
             self.num_items = num_items
 
@@ -63,8 +71,15 @@ class Popularity(Part):
             np.add.at(scaled, item, np.exp2((ts - self._reference_ms) / half_life))
         self._mark(item)
 
+    def promote(self, item: AnyArray, ts: Int64, shares: Float32) -> None:
+        """Let item rows [n] be promoted so far from a time on, [n, C], in the order given."""
+        self._promotions.promote(item, ts, shares)
+        self._mark(item)
+
     def features(self, at_ms: int | None = None) -> Float32:
-        """Return log1p of the decayed counts at a time, float32 [N, H]; default: the latest event.
+        """Return promotions and log1p of the decayed counts at a time, float32 [N, P].
+
+        Without a time that of the latest event is taken.
 
         Asked again for the same time it recomputes only the items counted since, so a caller who
         rounds its times pays little. The result is shared between calls: do not write to it.
@@ -74,7 +89,7 @@ class Popularity(Part):
             out = self._values(at, slice(0, self.num_items))
         elif self._uncached:
             rows = self._uncached.take()
-            out = np.zeros((self.num_items, len(self._scaled)), np.float32)
+            out = np.zeros((self.num_items, self._cached[1].shape[1]), np.float32)
             out[: len(self._cached[1])] = self._cached[1]
             out[rows] = self._values(at, rows)
         else:
@@ -86,7 +101,8 @@ class Popularity(Part):
     def _values(self, at_ms: int, rows: AnyArray | slice) -> Float32:
         factors = np.exp2((self._reference_ms - at_ms) / self._half_lives)
         columns = [s[rows] * f for s, f in zip(self._scaled, factors, strict=True)]
-        return np.log1p(np.stack(columns, axis=1).astype(np.float32))
+        counts = np.log1p(np.stack(columns, axis=1).astype(np.float32))
+        return np.concatenate([self._promotions.told(at_ms, rows), counts], axis=1)
 
     def _mark(self, rows: AnyArray) -> None:
         self._uncached.add(rows)
@@ -104,12 +120,12 @@ class Popularity(Part):
             self._rewrite = True  # all counts differ now
 
     def _segment(self, whole: bool) -> pa.Table:
-        """Scaled counts by item, a column a half-life; the times are in the metadata."""
+        """Scaled counts and promotions by item, a column each; the times are in the metadata."""
         changed = self._changed.take()
         rows = np.arange(self.num_items) if whole else changed
         columns = {"item": rows, **{f"count_{h}": s[rows] for h, s in enumerate(self._scaled)}}
         times = {"latest_ms": str(self.latest_ms), "reference_ms": str(self._reference_ms)}
-        return table_of(columns).replace_schema_metadata(times)
+        return table_of(columns | self._promotions.columns(rows)).replace_schema_metadata(times)
 
     def _load(self, table: pa.Table) -> None:
         times = table.schema.metadata
@@ -118,4 +134,5 @@ class Popularity(Part):
         self.grow(int(rows.max(initial=-1)) + 1)
         for h, scaled in enumerate(self._scaled):
             scaled[rows] = numbers(table, f"count_{h}")
+        self._promotions.load(rows, table)
         self._changed.clear()

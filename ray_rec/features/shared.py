@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from ray_rec.events.schema import CONTROLS, EVENTS, EXPOSURES, ITEMS
-from ray_rec.features.arrays import AnyArray, Bool, Float32, table_of
+from ray_rec.features.arrays import AnyArray, Bool, Float32, Int32, table_of
 from ray_rec.features.catalogue import Catalogue
 from ray_rec.features.config import FeatureConfig
 from ray_rec.features.covisits import Companions, Covisits
@@ -20,6 +20,7 @@ from ray_rec.features.examples import TAKEN_SCHEMA, WindowExamples
 from ray_rec.features.part import Part
 from ray_rec.features.popularity import Popularity
 from ray_rec.features.progress import Progress
+from ray_rec.features.promotions import columns_of, promotion_rows
 from ray_rec.features.records import Records, read_records, topic_table
 from ray_rec.features.responses import Responses, rate_codes, rates
 from ray_rec.features.users import Chain, Gained, Share
@@ -53,6 +54,7 @@ class Begun:
     share: Share
     items: pa.Table
     popularity: Float32
+    promoted: pa.Table
     at_ms: int
 
 
@@ -63,7 +65,7 @@ class Shared:
         self._config = config
         self.progress = Progress(config)
         self.catalogue = Catalogue()
-        self.popularity = Popularity(config.half_lives_days)
+        self.popularity = Popularity(config.half_lives_days, len(config.promotions))
         self.covisits = Covisits(config.covisits)
         self.responses = Responses(config.num_outcomes)
         self._codes = rate_codes(self.catalogue.groups)
@@ -93,7 +95,7 @@ class Shared:
         """
         self.progress.check(window.number, window.ranges)
         known, since_ms = len(self.catalogue), self.watermark.value_ms
-        changed = self.catalogue.apply(topic_table(tables, ITEMS))
+        changed, promoted = self.list_items(tables)
         records = read_records(tables, self.catalogue, self._config)
         self.grow()
         popularity = self.popularity.features()
@@ -109,7 +111,17 @@ class Shared:
             shared_bytes=self.num_bytes,
         )
         listed = self.catalogue.window_items(items)
-        return Begun(share, listed, popularity, self.popularity.latest_ms)
+        return Begun(share, listed, popularity, promoted, self.popularity.latest_ms)
+
+    def list_items(self, tables: Mapping[str, pa.Table]) -> tuple[Int32, pa.Table]:
+        """Take item records; return rows that changed, and what is promoted from now on."""
+        items = topic_table(tables, ITEMS)
+        changed = self.catalogue.apply(items)
+        return changed, promotion_rows(items, self.catalogue, self._config.promotions)
+
+    def promote(self, promoted: pa.Table) -> None:
+        """Let items be promoted as a PROMOTED_SCHEMA table says."""
+        self.popularity.promote(*columns_of(promoted))
 
     def grow(self) -> None:
         """Make room for all items of the catalogue."""
@@ -124,6 +136,7 @@ class Shared:
     def finish(self, window: WindowPlan, begun: Begun, gained: Gained) -> WindowExamples:
         """Count what the window gave to the users; return what is to be learned."""
         self.count(begun.share.records, gained.is_token, gained.company)
+        self.promote(begun.promoted)
         self.responses.add(gained.closed_item, gained.closed_labels)
         events, mask = begun.share.records.events, gained.is_token
         self.progress.advance(window.ranges, gained.counts)
@@ -136,6 +149,7 @@ class Shared:
             responses=self.responses.counts.copy(),
             counts=gained.counts,
             taken=table_of({"item": events.item[mask], "ts": events.ts[mask]}, TAKEN_SCHEMA),
+            promoted=begun.promoted,
         )
 
     def count(self, records: Records, is_token: Bool, company: Companions) -> None:

@@ -110,11 +110,12 @@ class FeatureState:
         Work grows with the records, not with items or users.
         """
         shared, users = self._shared, self._users
-        if ITEMS in tables:
-            shared.catalogue.apply(topic_table(tables, ITEMS))
+        listed = shared.list_items(tables)[1] if ITEMS in tables else None
         behaviour = {topic: t for topic, t in tables.items() if topic == EVENTS}
         records = read_records(behaviour, shared.catalogue, self.config)
         shared.grow()
+        if listed is not None:
+            shared.promote(listed)
         reached = self._reached()
         absorbed = users.behaviour.absorb(records, topic_table(tables, CONTROLS), reached)
         shared.count(records, absorbed.is_token, users.company(absorbed))

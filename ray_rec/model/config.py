@@ -22,7 +22,7 @@ CLICK_NUMBERS = {
     "rates": (*_NUMBERS, "rates", "habits", "placement"),
 }
 """Numbers of a shown item that the click head is told, by `click_inputs`, in order. With
-`model.calendar` that comes before them."""
+`model.calendar` and `model.num_promotions` calendar and promotion come before them."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,15 @@ class ModelConfig:
     text, the rates at which it and its like were taken when shown, what the user had of its like,
     and the placement, for several passes over a long past, which vectors learn by heart."""
     select: tuple[str, ...] = ()
-    """Names out of `CLICK_NUMBERS`, or calendar: the click head is told these numbers alone, and is
-    smaller. Empty: all."""
+    """Names out of `CLICK_NUMBERS`, calendar or promotion: the click head is told these numbers
+    alone, and is smaller. Empty: all."""
     affinities: tuple[str, ...] = ("text", "category")
     """Which of an item's text, category and brand a person's past is counted by, for the layer of
     repeats and the head of rates."""
     calendar: bool = False
     """Whether both heads are told the hour and the day of the week (UTC) of the moment asked."""
+    num_promotions: int = 0
+    """Channels of which both heads are told how far items are promoted (`features.promotions`)."""
     calibration: Literal["none", "platt"] = "none"
     """Whether probabilities are the click head's, or drawn to what held-out users did."""
 
@@ -129,7 +131,7 @@ class ModelConfig:
         for key in (*_COUNTS, "num_types", "num_horizons"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"model.{key} is {getattr(self, key)}; it must be at least 1")
-        for key in ("id_prior", "exact_items", "repeat_units", "weight_steps"):
+        for key in ("id_prior", "exact_items", "repeat_units", "weight_steps", "num_promotions"):
             if getattr(self, key) < 0:
                 raise ConfigError(f"model.{key} is {getattr(self, key)}; it must not be negative")
         object.__setattr__(self, "late_text", tuple(self.late_text))  # TOML gives lists
@@ -173,7 +175,8 @@ class ModelConfig:
 
     @property
     def _known_numbers(self) -> tuple[str, ...]:
-        return (*("calendar",) * self.calendar, *CLICK_NUMBERS[self.click_inputs])
+        asked = ("calendar",) * self.calendar + ("promotion",) * bool(self.num_promotions)
+        return (*asked, *CLICK_NUMBERS[self.click_inputs])
 
     @property
     def click_numbers(self) -> tuple[str, ...]:
@@ -184,6 +187,16 @@ class ModelConfig:
     def affinity_columns(self) -> list[int]:
         """Columns of `GROUPS` that `affinities` names, ascending."""
         return [place for place, name in enumerate(GROUPS) if name in self.affinities]
+
+    @property
+    def promotion_width(self) -> int:
+        """2·C, how far an item is promoted by channel, now and as a rule."""
+        return 2 * self.num_promotions
+
+    @property
+    def popularity_width(self) -> int:
+        """P, the numbers of an item's popularity: promotion now and as a rule, then H counts."""
+        return self.promotion_width + self.num_horizons
 
     @property
     def num_outcomes(self) -> int:

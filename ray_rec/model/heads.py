@@ -1,7 +1,8 @@
 """The two heads over one trunk: what a person may want at all, and what a shown item comes to.
 
-Q queries, C candidates, M recent tokens, H horizons, O outcomes, S shown items. A recall score
-is a sum of parts, so that each can be shown as the reason for an item.
+Q queries, C candidates, M recent tokens, P numbers of popularity (promotion, then log counts by
+horizon), O outcomes, S shown items. A recall score is a sum of parts, so that each can be
+shown as the reason for an item.
 """
 
 from typing import cast
@@ -31,7 +32,11 @@ class RecallHead(nn.Module):
         self.scale = nn.Parameter(torch.tensor(0.5 * config.dim**-0.5))
         # near what some weeks of baskets teach, so that the first answers make sense already
         longer = torch.linspace(0.0, 1.0, config.num_horizons)
-        self.popularity = nn.Parameter(1.2 * longer / longer.sum().clamp(min=1.0))
+        longer = torch.cat(
+            [torch.zeros(config.promotion_width), longer / longer.sum().clamp(min=1.0)]
+        )
+        self.popularity = nn.Parameter(1.2 * longer)
+        self._promotions = config.promotion_width
         self._late = bool(config.late_text)
         self._more_if_new = config.late_text[2] if self._late else 0.0
         if self._late:
@@ -40,7 +45,7 @@ class RecallHead(nn.Module):
             self.text = nn.Parameter(torch.tensor([0.3, 1.7]))
         self.repeat = nn.Parameter(torch.tensor([1.8, -0.2, 1.0]))
         self.repeat_bonus = nn.Parameter(torch.tensor(3.5))
-        self.repeat_popularity = nn.Parameter(-0.8 * longer / longer.sum().clamp(min=1.0))
+        self.repeat_popularity = nn.Parameter(-0.8 * longer)
         self.bend = _bend(config) if config.repeat_units else None
 
     def taste(self, dot: Tensor) -> Tensor:
@@ -53,8 +58,14 @@ class RecallHead(nn.Module):
         return self.bend is not None
 
     def popular(self, popularity: Tensor) -> Tensor:
-        """Return the part of log counts [..., H]."""
+        """Return the part of popularity [..., P]."""
         return popularity @ self.popularity
+
+    def popular_parts(self, popularity: Tensor) -> dict[str, Tensor]:
+        """Return what `popular` adds up, by what is told: counts, and promotion where it is."""
+        told = {"popularity": slice(self._promotions, None)}
+        told |= {"promotion": slice(self._promotions)} if self._promotions else {}
+        return {n: popularity[..., part] @ self.popularity[part] for n, part in told.items()}
 
     @property
     def reads(self) -> bool:
@@ -75,12 +86,12 @@ class RecallHead(nn.Module):
         return 1.0 + self._more_if_new * (1.0 - share)
 
     def repeats(self, counts: Tensor, popularity: Tensor, habits: Tensor | None) -> Tensor:
-        """Return the part of items of the own history, [P].
+        """Return the part of items of the own history, [n].
 
         Args:
-            counts: log counts [P, R].
-            popularity: log counts of everybody [P, H].
-            habits: what else a layer sees of them, [P, `num_habits`]; None without one.
+            counts: log counts [n, R].
+            popularity: of everybody, [n, P].
+            habits: what else a layer sees of them, [n, `num_habits`]; None without one.
         """
         line = counts @ self.repeat + popularity @ self.repeat_popularity + self.repeat_bonus
         if self.bend is None or habits is None:
@@ -94,8 +105,8 @@ def num_habits(config: ModelConfig) -> int:
 
 
 def _bend(config: ModelConfig) -> nn.Sequential:
-    """Return what is added to the line of repeats, to [P, 1]; nothing at first."""
-    width = len(REPEAT_DAYS) + config.num_horizons + num_habits(config)
+    """Return what is added to the line of repeats, to [n, 1]; nothing at first."""
+    width = len(REPEAT_DAYS) + config.popularity_width + num_habits(config)
     inner = nn.Linear(width, config.repeat_units)
     outer = nn.Linear(config.repeat_units, 1, bias=False)
     nn.init.zeros_(outer.weight)

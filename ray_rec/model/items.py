@@ -29,7 +29,7 @@ class ItemSlice:
         share: a = n/(n+k) of the own vector, [U].
         text: whitened text of the distinct texts [V, text_dim].
         text_of: int64 [U] into `text`.
-        popularity: log counts by horizon as of M moments [M, U, H].
+        popularity: promotion and log counts by horizon, of M moments [M, U, P].
         price: [U], NaN where unknown.
         groups: int64 [U, G] keys of its groups (`catalogue.group_keys`), 0 where unknown.
         vector: item vectors [U, d] where they are known already, as when serving.
@@ -119,7 +119,7 @@ class ItemTable:
         self._published_texts = 0
 
     def gather(self, rows: Tensor, popularity: Tensor, id_prior: float) -> ItemSlice:
-        """Return the items of distinct `rows` [U]; `popularity` is [M, num_items, H]."""
+        """Return the items of distinct `rows` [U]; `popularity` is [M, num_items, P]."""
         texts, text_of = torch.unique(self.text_row[rows], return_inverse=True)
         return ItemSlice(
             id=self.id[rows].requires_grad_(),

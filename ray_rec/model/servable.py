@@ -28,7 +28,7 @@ class Servable:
     """Scores of every item for a person; rows are those of the version, or as `permute` put them.
 
     Immutable and safe to use from several threads. Arrays in and out are numpy, on the CPU.
-    Popularity is float32 [rows, horizons]; items beyond its rows count as never bought, and beyond
+    Popularity is float32 [rows, P]; items beyond its rows count as never bought, and beyond
     those of `covisits` as in nobody's company.
     """
 
@@ -128,7 +128,7 @@ class Servable:
         covisits: Float32 | None,
         words: Float32 | None = None,
     ) -> dict[str, Tensor]:
-        """Return the parts of the recall scores, each [Q, N] of its own but popularity, [1, N]."""
+        """Return the parts of the recall scores, [Q, N], but [1, N] of what popularity tells."""
         items, head = self._items, self._model.recall
         view, rows, _ = self._view(histories, at_ms, np.zeros(0, np.int64))
         known = known_popularity(popularity, self.num_items)
@@ -147,7 +147,7 @@ class Servable:
         alike = (profile @ items.text.T).index_select(1, items.text_row)
         parts = {
             "taste": taste,
-            "popularity": head.popular(known)[None],
+            **{name: part[None] for name, part in head.popular_parts(known).items()},
             "text": alike.mul_(head.emphasis(items.share)),
             "repeat": repeat,
         }
@@ -246,7 +246,7 @@ class Servable:
 
 
 def known_popularity(popularity: Float32, num_items: int) -> Tensor:
-    """Return popularity [num_items, H]: cut to the rows asked for, and zero beyond its own."""
+    """Return popularity [num_items, P]: cut to the rows asked for, and zero beyond its own."""
     missing = num_items - len(popularity)
     if missing > 0:
         popularity = np.pad(popularity, ((0, missing), (0, 0)))

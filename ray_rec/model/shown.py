@@ -1,7 +1,8 @@
 """What the click head sees of shown items: their vectors, and numbers by name.
 
-Q queries, S shown items, M recent tokens, H horizons, d dimensions. The transforms are fixed, logs
-and levels of counts: nothing is fitted, so no later row can have a part in them.
+Q queries, S shown items, M recent tokens, P numbers of popularity, d dimensions. The
+transforms are fixed, logs and levels of counts: nothing is fitted, so no later row can have a part
+in them.
 """
 
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ class Candidates:
 
     query: Int64  # [K] which of the people
     item: Int64  # [K] rows
-    popularity: Float32  # [K, H]
+    popularity: Float32  # [K, P]
     rates: Float32  # [K, F] of `responses.rates`
     placement: Int64  # [K] code, 0: not told
 
@@ -70,6 +71,7 @@ def click_numbers(config: ModelConfig) -> dict[str, int]:
     by_rates = config.click_inputs == "rates"
     widths = {
         "calendar": CALENDAR,
+        "promotion": config.promotion_width,
         "popularity": config.num_horizons * (1 + len(_LEVELS) * by_rates),
         "likeness": 2,  # to the last item's text and to the recent ones'
         "repeats": len(REPEAT_DAYS),
@@ -111,10 +113,12 @@ def _numbers(
     query, item = shown.query, shown.item
     text, price = view.text[item], items.price[item]
     by_rates = config.click_inputs == "rates"
+    promotion, counts = shown.popularity.tensor_split([config.promotion_width], dim=1)
     alike = [(profile[query] * text).sum(1) for profile in (view.text_last, view.text_mean)]
     known_price = torch.log1p(price.nan_to_num(0.0).clamp(min=0))
     numbers = {
-        "popularity": by_levels(shown.popularity) if by_rates else shown.popularity,
+        "promotion": promotion,
+        "popularity": by_levels(counts) if by_rates else counts,
         "likeness": torch.stack(alike, dim=1),
         "repeats": view.own.look_up(query, item),
         "price": torch.stack([known_price, torch.isnan(price).to(text.dtype)], dim=1),

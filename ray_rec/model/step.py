@@ -17,7 +17,7 @@ class ShownItems:
 
     query: Tensor  # int64 [S] -> Q
     item: Tensor  # int64 [S]
-    popularity: Tensor  # [S, H] log counts
+    popularity: Tensor  # [S, P]
     rates: Tensor  # [S, F] of `responses.rates`
     placement: Tensor  # int64 [S] code, 0 where not told
     position: Tensor | None = None  # int64 [S] from 1, None when serving

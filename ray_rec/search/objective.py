@@ -63,6 +63,7 @@ class Objective:
     options: ObjectiveOptions
     split: Split
     items: pa.Table  # WINDOW_ITEMS_SCHEMA
+    promoted: pa.Table  # PROMOTED_SCHEMA
     data: dict[str, Any]  # where the events are from
 
     @classmethod
@@ -79,7 +80,8 @@ class Objective:
         if not options.repeats:
             split = split.without_repeats()
         _ = Makings(config, logged.items, options.passes).raw
-        return cls(config, options, split.sampled(options.max_queries), logged.items, logged.data)
+        asked = split.sampled(options.max_queries)
+        return cls(config, options, asked, logged.items, logged.promoted, logged.data)
 
     def judge(self, params: Params, tell: Tell) -> None:
         """Train and judge one configuration; it is told after each pass, where a model has some.
@@ -89,7 +91,8 @@ class Objective:
         """
         config = changed(self.config, overrides(params))
         torch.set_num_threads(config.training.torch_threads)
-        ranker = MODELS[self.options.model](Makings(config, self.items, self.options.passes))
+        makings = Makings(config, self.items, self.options.passes, promoted=self.promoted)
+        ranker = MODELS[self.options.model](makings)
         if isinstance(ranker, Hybrid):
             ranker.after_pass = lambda _: tell(self._metrics(ranker))
             ranker.observe(self.split.training())

@@ -46,7 +46,7 @@ class _View(NamedTuple):
 
     live: Live
     history: History
-    popularity: Float32  # [N, H]
+    popularity: Float32  # [N, P]
     covisits: Float32 | None  # [N], None where none are remembered
     eligible: Bool  # [N]
     sought: Float32 | None  # [text_dim] raw, by the version's encoder
@@ -201,7 +201,7 @@ class Engine:
         return _View(live, seen, popularity, covisits, eligible, words)
 
     def _popular(self, num_rows: int) -> Float32:
-        """Return popularity features [>= num_rows, H], at most `popularity_s` old."""
+        """Return popularity features [>= num_rows, P], at most `popularity_s` old."""
         now = time.monotonic()
         if self._popularity is not None:
             made, features = self._popularity

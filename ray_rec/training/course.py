@@ -35,7 +35,7 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Course:
-    """What all steps of a window share; popularity is [M, N, H], by moment."""
+    """What all steps of a window share; popularity is [M, N, P], by moment."""
 
     number: int
     num_steps: int

@@ -43,7 +43,7 @@ class Gate:
         Args:
             candidate: tensors of the version to be.
             incumbent: tensors of the version in service, None before the first.
-            popularity: float32 [num_items, horizons], as of now.
+            popularity: float32 [num_items, P], as of now.
             number: seed of the items that both are asked about.
         """
         if not _finite(candidate):

@@ -16,7 +16,13 @@ from ray_rec.registry.files import table_from_bytes, table_to_bytes
 from ray_rec.registry.store import Store
 from ray_rec.training.epochs import learned
 
-_ROWS, _HELD_OUT, _TAKEN, _POPULARITY = "", ".held_out", ".taken", ".popularity"
+_ROWS, _HELD_OUT, _TAKEN, _PROMOTED, _POPULARITY = (
+    "",
+    ".held_out",
+    ".taken",
+    ".promoted",
+    ".popularity",
+)
 _AT_MS = b"at_ms"
 
 
@@ -36,6 +42,7 @@ class Gathered:
         tables = {
             _HELD_OUT: made.examples.filter(made.examples["held_out"]),
             _TAKEN: made.taken.replace_schema_metadata({_AT_MS: str(made.at_ms)}),
+            _PROMOTED: made.promoted,
             _POPULARITY: pa.table({f"h{h}": column for h, column in enumerate(made.popularity.T)}),
             _ROWS: learned(made.examples),
         }
@@ -59,6 +66,7 @@ class Gathered:
             responses=np.zeros((0, 0), np.int64),
             counts={},
             taken=taken,
+            promoted=self._read(number, _PROMOTED),
         )
 
     def _read(self, number: int, part: str) -> pa.Table:

@@ -89,7 +89,7 @@ class Panel:
     Attributes:
         rows: model row of each item, ascending, int64 [n].
         questions: with places for rows.
-        popularity: of these items, float32 [n, H].
+        popularity: of these items, float32 [n, P].
         log_weight: log of how many items each stands for, float32 [n].
     """
 
@@ -100,7 +100,7 @@ class Panel:
 
     @classmethod
     def draw(cls, held_out: HeldOut, popularity: Float32, config: ModelConfig, number: int) -> Self:
-        """Draw the items for questions about rows of `popularity` [N, H]; `number` is the seed."""
+        """Draw the items for questions about rows of `popularity` [N, P]; `number` is the seed."""
         sized = replace(config, negatives=JUDGED_ITEMS, exact_items=JUDGED_ITEMS)
         drawn, own = Negatives(popularity, sized, number).draw(0), held_out.items()
         rows = np.union1d(drawn.row, own)

@@ -1,4 +1,4 @@
-"""Popularity as it was at several times, for learning a long stretch in one go.
+"""Popularity, promotions among it, as of several times, for learning a long stretch in one go.
 
 A window of a stream is short, and all its queries are asked with popularity as of its start. Where
 a whole past is learned at once, several times over, each query has that of its own time instead.
@@ -6,6 +6,7 @@ a whole past is learned at once, several times over, each query has that of its 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from ray_rec.features.arrays import AnyArray, Float32, Int64, numbers
 from ray_rec.features.examples import WindowExamples
 from ray_rec.features.popularity import Popularity
+from ray_rec.features.promotions import by_time
 
 MOMENTS = 256
 """Of a past at most so many stand for the popularity that its queries were asked with."""
@@ -23,14 +25,14 @@ MOST_NUMBERS = 1 << 26
 
 @dataclass(frozen=True)
 class Moments:
-    """M times in ascending order, and log counts of N items over H half-lives at each."""
+    """M times in ascending order, and the P numbers of N items' popularity at each."""
 
     at_ms: Int64  # [M]
-    popularity: Float32  # [M, N, H]
+    popularity: Float32  # [M, N, P]
 
     @classmethod
     def once(cls, popularity: Float32) -> Self:
-        """Return a single moment, that of all queries; `popularity` is [N, H]."""
+        """Return a single moment, that of all queries; `popularity` is [N, P]."""
         return cls(np.zeros(1, np.int64), popularity[None])
 
     @classmethod
@@ -44,12 +46,13 @@ class Moments:
         """Return at most so many moments of windows, with about as many events between each two.
 
         Args:
-            windows: what popularity was at their start, and the events that it counts from then on.
+            windows: what popularity was at their start, and what changes it from then on.
             num_items: N, all that any of them knows.
             half_lives_days: of the counts.
             most: M at most; fewer where N is large.
         """
-        most = min(most, MOST_NUMBERS // max(1, num_items * len(half_lives_days)))
+        width = max(window.popularity.shape[1] for window in windows)
+        most = min(most, MOST_NUMBERS // max(1, num_items * width))
         each = max(1, most // len(windows))
         parts = [_within(window, num_items, half_lives_days, each) for window in windows]
         at_ms = np.concatenate([part.at_ms for part in parts])
@@ -66,17 +69,28 @@ def _within(
     window: WindowExamples, num_items: int, half_lives_days: Sequence[float], most: int
 ) -> Moments:
     """Return the moments of one window, each with what came strictly before it."""
-    item, ts = numbers(window.taken, "item"), numbers(window.taken, "ts")
+    taken, ts = numbers(window.taken, "item"), numbers(window.taken, "ts")
     order = np.argsort(ts, kind="stable")
-    item, ts = item[order], ts[order]
-    places = np.linspace(0, len(ts) - 1, min(most, max(1, len(ts)))).astype(np.int64)
-    at_ms = np.unique(ts[places]) if len(ts) else np.array([window.at_ms])
+    taken, ts = taken[order], ts[order]
+    promoted, since, shares = by_time(window.promoted)
+    anew = _spread(since + 1, most // 2)
+    at_ms = np.union1d(anew, _spread(ts, most - len(anew)))
+    if not len(at_ms):
+        at_ms = np.array([window.at_ms])
     counts = Popularity.of(window.popularity, window.at_ms, half_lives_days)
     counts.grow(num_items)
-    out = np.zeros((len(at_ms), num_items, len(half_lives_days)), np.float32)
-    begin = 0
-    for moment, end in enumerate(np.searchsorted(ts, at_ms).tolist()):
-        counts.add(item[begin:end], ts[begin:end])
+    out = np.zeros((len(at_ms), num_items, window.popularity.shape[1]), np.float32)
+    bounds = (np.append(0, np.searchsorted(times, at_ms)) for times in (ts, since))
+    steps = zip(*(pairwise(bound.tolist()) for bound in bounds), strict=True)
+    for moment, ((begin, end), (first, last)) in enumerate(steps):
+        counts.add(taken[begin:end], ts[begin:end])
+        counts.promote(promoted[first:last], since[first:last], shares[first:last])
         out[moment] = counts.features(int(at_ms[moment]))
-        begin = end
     return Moments(at_ms, out)
+
+
+def _spread(ts: Int64, most: int) -> Int64:
+    """Return at most so many of ascending times, with about as many between each two."""
+    places = np.linspace(0, len(ts) - 1, min(most, len(ts))).astype(np.int64)
+    distinct: Int64 = np.unique(ts[places])
+    return distinct

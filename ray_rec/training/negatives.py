@@ -26,7 +26,7 @@ class Negatives:
     """Draws for the steps of one window, from popularity as it was at the window's start.
 
     Args:
-        popularity: float32 [N, H] log1p counts, the longest horizon last.
+        popularity: float32 [N, P], log1p counts of the longest horizon last.
         config: how many to draw, and up to which N all are taken.
         number: the window; with the step it seeds the draw.
     """

@@ -38,7 +38,7 @@ class Candidate:
     Attributes:
         rows: item_id of each model row.
         offsets: next offset to be learned, by topic and partition.
-        popularity: float32 [num_items, horizons].
+        popularity: float32 [num_items, P].
         metrics: what the last window's test and learning gave.
     """
 

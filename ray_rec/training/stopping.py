@@ -53,7 +53,7 @@ class EarlyStopping:
         Args:
             passes: of the last window of a pass.
             learner: what is known after it; texts are brought up to an encoder that learns.
-            popularity: float32 [num_items, horizons], of the end: as the gate's.
+            popularity: float32 [num_items, P], of the end: as the gate's.
         """
         if passes.number == 1:
             self._forget()

@@ -6,10 +6,12 @@ from collections import Counter
 from pathlib import Path
 
 import msgspec
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from ray_rec.datasets import complete_journey
-from ray_rec.datasets.complete_journey import load
+from ray_rec.datasets.complete_journey import LEAD_MS, load
 from ray_rec.datasets.products import tidy
 from ray_rec.datasets.purchases import LAST_EVENT_MS, WEEK_MS, week_start_ms
 from ray_rec.errors import DataError
@@ -34,7 +36,8 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> EventLog:
     create_standard_topics(log, 2)
     told: list[tuple[str, int, int]] = []
     report = load(log, weeks=(52, 53), progress=lambda *say: told.append(say))
-    assert report.counts == {ITEMS: 92_331, EXPOSURES: report.counts[EXPOSURES], EVENTS: 58_012}
+    # every product, and those whose promotion is another in the second week
+    assert report.counts == {ITEMS: 103_504, EXPOSURES: report.counts[EXPOSURES], EVENTS: 58_012}
     assert report.last_ms == LAST_EVENT_MS
     assert report.first_ms >= week_start_ms(52)
     last = {topic: (done, total) for topic, done, total in told}
@@ -44,7 +47,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> EventLog:
 
 
 def test_every_record_is_valid_and_topics_are_in_time_order(loaded: EventLog) -> None:
-    for topic in (EXPOSURES, EVENTS):
+    for topic in (ITEMS, EXPOSURES, EVENTS):
         for partition in (0, 1):
             stamps = [row["ts"] for row in read(loaded, topic) if row["partition"] == partition]
             assert stamps == sorted(stamps)
@@ -98,6 +101,27 @@ def test_items_read_well_and_few_texts_are_distinct(loaded: EventLog) -> None:
     texts = {(item["title"], item["category"], item["brand"]) for item in items.values()}
     assert 4_800 < len(texts) < 4_850
     assert sum(item["price"] is not None for item in items.values()) > 60_000
+
+
+def test_items_tell_how_many_stores_promote_them_before_the_week(loaded: EventLog) -> None:
+    """As the package's table says of both weeks, in twentieths."""
+    items = sorted(read(loaded, ITEMS), key=lambda item: item["ts"])
+    starts = [week_start_ms(week) - LEAD_MS for week in (52, 53)]
+    assert sorted({item["ts"] for item in items}) == starts
+    assert sum(item["ts"] == starts[0] for item in items) == 92_331
+    table = pq.read_table(complete_journey.data_folder() / "promotions.parquet")
+    for week, start in zip((52, 53), starts, strict=True):
+        of_week = table.filter(pc.equal(table["week"], week))
+        stores = len(of_week["store_id"].unique())
+        told = {i["item_id"]: dict(i["promotion"] or ()) for i in items if i["ts"] <= start}
+        for product in of_week["product_id"].unique().to_pylist()[:300]:
+            rows = of_week.filter(pc.equal(of_week["product_id"], product))
+            expected = {}
+            for channel in ("display", "mailer"):
+                there = pc.not_equal(rows[f"{channel}_location"].cast("string"), "0")
+                share = round(len(rows.filter(there)["store_id"].unique()) / stores * 20) / 20
+                expected |= {channel: pytest.approx(share)} if share else {}
+            assert told[str(product)] == expected
 
 
 def test_a_week_is_the_same_whatever_is_loaded_with_it_and_only_times_move(

@@ -6,6 +6,7 @@ from math import log, log1p
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -24,6 +25,7 @@ from ray_rec.evaluation.evaluate import evaluate
 from ray_rec.evaluation.metrics.ranking import auc
 from ray_rec.evaluation.options import EvaluateOptions
 from ray_rec.features.config import DAY_MS
+from ray_rec.features.examples import PROMOTED_SCHEMA
 from ray_rec.log.base import create_standard_topics, open_log
 from tests.training.conftest import SMALL
 from tests.training.shop import PER_KIND, fill_items, fill_visits
@@ -98,6 +100,15 @@ def test_rates_know_outcomes_when_their_windows_have_closed() -> None:
     )
     assert found["user-item rate"][2] == pytest.approx(log(alone / (1 - alone)))
     assert click_table(small(), 0, np.ones(4, bool)).times_shown.tolist() == [0, 0, 2, 0]
+
+
+def test_promotions_are_told_strictly_before() -> None:
+    """Tea is promoted from day 22 and from day 50 on, when it is shown; milk never."""
+    rows = {"item": [TEA, TEA], "ts": [22 * DAY, 50 * DAY], "shares": [[1.0], [0.0]]}
+    found = features(replace(small(), promoted=pa.table(rows, PROMOTED_SCHEMA)))
+    assert found["promotion 0"] == [0, 0, 0, 1]
+    assert found["promotion 1"] == [0, 0, 0, 0.5]  # as a rule, after four weeks
+    assert not [name for name in features(small()) if name.startswith("promotion")]
 
 
 def test_no_feature_knows_its_own_time_or_later() -> None:

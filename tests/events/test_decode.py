@@ -182,6 +182,21 @@ def test_optional_fields_null_and_unknown() -> None:
     assert json.loads(row["context"]) == {"a": [1, "é"]}
 
 
+def test_promotions_are_shares_by_channel() -> None:
+    told = [{"mailer": 1, "display": 0.5}, {}, None]
+    values = [dumps(GOOD[ITEMS], promotion=each) for each in told]
+    rows = decode(ITEMS, raw(values, b"i1")).table["promotion"].to_pylist()
+    assert rows == [[("mailer", 1.0), ("display", 0.5)], [], None]
+    wrong = [{"mailer": 1.5}, {"": 0.5}, {"mailer": "all"}, [0.5], 0.5]
+    dead = decode(ITEMS, raw([dumps(GOOD[ITEMS], promotion=each) for each in wrong], b"i1")).dead
+    assert dead["reason"].to_pylist() == [
+        Reason.OUT_OF_RANGE,
+        Reason.WRONG_LENGTH,
+        *[Reason.WRONG_TYPE] * 3,
+    ]
+    assert {field.partition("[")[0] for field in dead["field"].to_pylist()} == {"promotion"}
+
+
 def test_pretty_printed_objects_are_as_good() -> None:
     value = json.dumps(EVENT, indent=2).encode()
     assert decode(EVENTS, raw([value, value], b"u1")).table.num_rows == 2

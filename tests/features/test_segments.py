@@ -19,6 +19,7 @@ CONFIG = {
     "dedup_ms": 2 * DAY,
     "half_lives_days": (0.02, 7.0),  # the first is rebased after 5 days
     "held_out_share": 0.3,
+    "promotions": ("mailer",),
 }
 USERS, ITEMS = [f"u{n}" for n in range(9)], "abcdef"
 
@@ -47,6 +48,7 @@ def windows(draw):
                             control(user, draw(st.sampled_from(["forget", "opt_out"])), ts),
                             control(user, "opt_in", ts),
                             item(name, draw(st.sampled_from(["Tea", "Té", None])), price=1.0),
+                            item(name, "Tea", ts, promotion=[("mailer", 0.5)]),
                         ]
                     )
                 )

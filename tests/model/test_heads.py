@@ -48,6 +48,21 @@ def test_units_begin_with_the_line_and_bend_it() -> None:
     torch.testing.assert_close(head.repeats(COUNTS, POPULARITY, HABITS), bent)
 
 
+def test_popularity_and_promotion_are_parts_of_their_own() -> None:
+    head = RecallHead(replace(toy.PLAIN, num_promotions=1))
+    assert head.popularity[:2].tolist() == head.repeat_popularity[:2].tolist() == [0, 0]
+    with torch.no_grad():
+        head.popularity.copy_(torch.tensor([2.0, -1.0, 0.0, 1.0, 3.0]))
+    told = torch.tensor([[0.5, 0.25, 9.0, 1.0, 2.0]])  # now, as a rule, and three counts
+    parts = head.popular_parts(told)
+    assert {name: part.tolist() for name, part in parts.items()} == {
+        "popularity": [7.0],
+        "promotion": [0.75],
+    }
+    assert head.popular(told).tolist() == [7.75]
+    assert list(RecallHead(toy.PLAIN).popular_parts(told[:, 2:])) == ["popularity"]
+
+
 def test_nothing_repeated_is_judged() -> None:
     head = RecallHead(replace(toy.PLAIN, repeat_units=2))
     nothing = torch.zeros(0, 3), torch.zeros(0, toy.HORIZONS), HABITS[:0]

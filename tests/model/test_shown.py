@@ -93,6 +93,14 @@ def test_affinities_and_the_calendar_are_told_where_a_configuration_says_so() ->
         ModelConfig(affinities=())
 
 
+def test_promotions_come_before_popularity_and_are_no_counts() -> None:
+    config = replace(RATES, num_promotions=2)
+    widths = click_numbers(config)
+    assert list(widths) == ["promotion", *WIDTHS_BY_RATES]
+    assert (widths["promotion"], widths["popularity"]) == (2 * 2, 33)
+    assert click_numbers(replace(config, select=("promotion",))) == {"promotion": 4}
+
+
 def test_a_head_that_is_told_less_is_smaller() -> None:
     config = replace(RATES, select=["price", "popularity"])  # as TOML gives them
     assert click_numbers(config) == {"popularity": 33, "price": 2}

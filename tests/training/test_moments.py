@@ -1,11 +1,14 @@
 """Popularity by time, against the counts of the stream."""
 
+from dataclasses import replace
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from ray_rec.features.arrays import Int64, table_of
 from ray_rec.features.config import DAY_MS
-from ray_rec.features.examples import TAKEN_SCHEMA, WindowExamples
+from ray_rec.features.examples import PROMOTED_SCHEMA, TAKEN_SCHEMA, WindowExamples
 from ray_rec.features.popularity import Popularity
 from ray_rec.training.moments import Moments
 from tests.model import toy
@@ -90,3 +93,31 @@ def test_a_window_is_one_moment_for_all() -> None:
     once = Moments.once(popularity)
     assert once.of(np.array([-5, 0, 10**15])).tolist() == [0, 0, 0]
     assert (once.popularity[0] == popularity).all()
+
+
+def test_promotions_are_told_from_just_after_they_begin() -> None:
+    """Item 1 is promoted from day 3 on, wholly, and half from day 8."""
+    rows = {"item": [1, 1], "ts": [3 * DAY_MS, 8 * DAY_MS], "shares": [[1.0], [0.5]]}
+    before = Popularity([1.0], num_promotions=1)
+    before.grow(4)
+    made = replace(window(ITEM, TS, before), promoted=pa.table(rows, PROMOTED_SCHEMA))
+    moments = Moments.through([made], 4, [1.0], most=9)
+    assert moments.at_ms.tolist() == sorted([*TS[[0, 1, 3, 4]], 3 * DAY_MS + 1, 8 * DAY_MS + 1])
+    assert moments.popularity[:, 1, 0].tolist() == [0, 0, 1, 1, 0.5, 0.5]
+    rule = 1 - 2 ** (-5 / 28)  # after five days
+    assert moments.popularity[4, 1, 1] == pytest.approx(rule, rel=1e-5)
+    assert not moments.popularity[:, [0, 2, 3], :2].any()
+    plain = Moments.through([window(ITEM, TS, nothing(1.0))], 4, [1.0], most=9)
+    asked = moments.of(plain.at_ms)
+    assert moments.popularity[asked, :, 2:] == pytest.approx(plain.popularity)
+
+
+def test_many_promotions_leave_half_of_the_moments_to_events() -> None:
+    ts = np.arange(100, dtype=np.int64) * 1000
+    rows = {"item": ts % 4, "ts": ts, "shares": [[0.5]] * 100}
+    before = Popularity([1.0], num_promotions=1)
+    before.grow(4)
+    made = replace(window(ITEM, TS, before), promoted=pa.table(rows, PROMOTED_SCHEMA))
+    moments = Moments.through([made], 4, [1.0], most=8)
+    assert (moments.at_ms < DAY_MS).sum() == 4
+    assert (moments.at_ms[4:] // DAY_MS).tolist() == [1, 2, 9]  # two of four are of day 2

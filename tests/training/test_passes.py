@@ -307,9 +307,8 @@ def test_rows_are_kept_until_no_checkpoint_needs_them(log: EventLog, config: Run
         trained.take(window)
     folder = Path(config.state_dir) / "examples"
     kept = sorted(path.name for path in folder.iterdir())
-    assert kept[:4] == [
-        f"{0:012d}{part}.arrow" for part in ("", ".held_out", ".popularity", ".taken")
-    ]
+    parts = ("", ".held_out", ".popularity", ".promoted", ".taken")
+    assert kept[:5] == [f"{0:012d}{part}.arrow" for part in parts]
     trained.owner.commit(len(windows), oldest=len(windows) - 1)
     assert sorted(path.name for path in folder.iterdir()) == kept
     trained.owner.commit(len(windows), oldest=len(windows))

@@ -15,6 +15,7 @@ from ray_rec.events.schema import CONTROLS, EVENTS, ITEMS
 from ray_rec.features.arrays import column, hash_strings, numbers
 from ray_rec.features.catalogue import Catalogue
 from ray_rec.features.controls import ACTION_CODES, ALWAYS, Controls
+from ray_rec.features.promotions import promotion_rows
 from ray_rec.features.records import read_records, topic_table
 from ray_rec.log.base import EventLog, check_topics
 from ray_rec.log.window import Window
@@ -26,6 +27,7 @@ class Logged:
 
     events: Events
     items: pa.Table  # [N] WINDOW_ITEMS_SCHEMA; the text is "" where there is none
+    promoted: pa.Table  # PROMOTED_SCHEMA: how far each was promoted, and since when
     data: dict[str, object]  # the stretch, counts and digest
     window: Window  # all of it
     tables: dict[str, pa.Table]  # its decoded records by topic
@@ -55,7 +57,9 @@ def read_log(
     window = Window(0, spans)
     tables = read_window(log, window, counts)
     catalogue = Catalogue()
-    catalogue.apply(topic_table(tables, ITEMS))
+    listed = topic_table(tables, ITEMS)
+    catalogue.apply(listed)
+    promoted = promotion_rows(listed, catalogue, config.features.promotions)
     kept = _sifted(tables, catalogue, config)
     if not kept.num_rows:
         raise DataError(
@@ -64,7 +68,7 @@ def read_log(
     ids = [str(name) for name in catalogue.item_id]
     items = catalogue.window_items(np.arange(len(ids), dtype=np.int32))
     events = Events.of(kept, ids, config.features)
-    return Logged(events, items, data_digest(first, last, counts), window, tables)
+    return Logged(events, items, promoted, data_digest(first, last, counts), window, tables)
 
 
 def _sifted(tables: dict[str, pa.Table], catalogue: Catalogue, config: RunConfig) -> pa.Table:

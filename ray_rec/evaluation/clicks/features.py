@@ -4,6 +4,7 @@ Of items that were not shown, but could have been, the same is known.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +12,17 @@ import numpy as np
 from ray_rec.errors import ConfigError, meant
 from ray_rec.evaluation.clicks.measures import PRIOR_STRENGTH
 from ray_rec.evaluation.clicks.shown import Shown, Slots
-from ray_rec.features.arrays import AnyArray, Bool, Float32, Float64, Int64, segment_search
+from ray_rec.features.arrays import (
+    AnyArray,
+    Bool,
+    Float32,
+    Float64,
+    Int64,
+    first_of_groups,
+    segment_search,
+)
 from ray_rec.features.config import DAY_MS
+from ray_rec.features.promotions import Promotions, by_time
 
 SPANS_DAYS = (28, 91)
 NEVER_DAYS = 3_650.0
@@ -48,7 +58,7 @@ def click_table(shown: Shown, outcome: int, learned: Bool, slots: Slots | None =
 
     For each of `KEYS`: how often it was taken, in all and in `SPANS_DAYS`. For these and `PLACES`:
     how often it was shown with known outcome, and taken then, as a rate drawn to that of the
-    `learned` rows [S].
+    `learned` rows [S]. How far it was promoted, where that is told.
 
     Args:
         shown: what was shown.
@@ -59,6 +69,7 @@ def click_table(shown: Shown, outcome: int, learned: Bool, slots: Slots | None =
     asked, label = slots or shown.slots, shown.labels[:, outcome]
     overall = (label[learned].sum() + 1) / (learned.sum() + 2)
     columns: dict[str, AnyArray] = {"position": asked.position, "placement": asked.placement}
+    columns |= {f"promotion {place}": told for place, told in enumerate(_promoted(shown, asked).T)}
     times_shown = np.zeros(len(asked.user), np.int64)
     for name in (*KEYS, *PLACES):
         key = _key(name, shown, asked.user, asked.item, asked.placement)
@@ -73,6 +84,23 @@ def click_table(shown: Shown, outcome: int, learned: Bool, slots: Slots | None =
         times_shown = times if name == "item" else times_shown
     values = np.stack(list(columns.values()), axis=1).astype(np.float32)
     return Table(tuple(columns), values, times_shown)
+
+
+def _promoted(shown: Shown, asked: Slots) -> Float32:
+    """Return how far each item was promoted before it was shown, now and as a rule, [n, 2·C]."""
+    item, ts, shares = by_time(shown.promoted)
+    promotions, out = Promotions(shares.shape[1]), np.zeros((len(asked.ts), 2 * shares.shape[1]))
+    promotions.grow(len(shown.text))
+    order = np.argsort(asked.ts, kind="stable") if shares.size else np.zeros(0, np.int64)
+    first = first_of_groups(asked.ts[order])
+    begin = 0
+    for low, high in pairwise([*first.tolist(), len(order)]):
+        at_ms = int(asked.ts[order[low]])
+        end = int(np.searchsorted(ts, at_ms))
+        promotions.promote(item[begin:end], ts[begin:end], shares[begin:end])
+        out[order[low:high]] = promotions.told(at_ms, asked.item[order[low:high]])
+        begin = end
+    return out.astype(np.float32)
 
 
 def _taken(name: str, shown: Shown, key: Int64, ts: Int64) -> dict[str, AnyArray]:

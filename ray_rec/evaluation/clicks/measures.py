@@ -83,7 +83,7 @@ class Clicks:
         self._waiting: dict[tuple[int, int], tuple[Float32, Float64]] = {}
 
     def predict(self, arrived: pa.Table, servable: Servable, popularity: Float32) -> None:
-        """Predict exposures of `arrivals`; `popularity` [N, H] is as of now.
+        """Predict exposures of `arrivals`; `popularity` [N, P] is as of now.
 
         Nothing is predicted before the first exposures have closed: nobody has seen a label yet.
         """

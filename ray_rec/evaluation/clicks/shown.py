@@ -4,7 +4,7 @@ Outcomes are joined as in learning. What came of an exposure is known when its a
 has closed, and not before.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ from ray_rec.features.arrays import (
     numbers,
     ragged_ranges,
 )
-from ray_rec.features.examples import EVENTS_CODE, EXPOSURES_CODE, row_keys
+from ray_rec.features.examples import EVENTS_CODE, EXPOSURES_CODE, PROMOTED_SCHEMA, row_keys
 from ray_rec.features.state import FeatureState
 from ray_rec.log.window import Window
 
@@ -60,6 +60,7 @@ class Shown:
     propensity: Float64  # with which the policy put it there, NaN where not logged
     policy: Int64  # code, the place of its name in `policies`
     policies: tuple[str, ...]
+    promoted: pa.Table = field(default_factory=PROMOTED_SCHEMA.empty_table)
 
     def __len__(self) -> int:
         """Return S."""
@@ -88,7 +89,8 @@ def read_shown(tables: dict[str, pa.Table], window: Window, config: RunConfig) -
     known_ms = config.features.longest_attribution_ms
     last_ms = max(int(numbers(tables[t], "ts").max(initial=0)) for t in (EVENTS, EXPOSURES))
     closing = Window(0, window.ranges, advance_to_ms=last_ms + known_ms + 1)
-    rows = state.apply(closing, tables).examples
+    made = state.apply(closing, tables)
+    rows = made.examples
     closed = rows.filter(pa.array(numbers(rows, "topic_code") == EXPOSURES_CODE))
     item, sizes = lists(closed, "shown_item")
     ts = np.repeat(lists(closed, "query_ts")[0], sizes)
@@ -112,6 +114,7 @@ def read_shown(tables: dict[str, pa.Table], window: Window, config: RunConfig) -
         lists(closed, "shown_propensity")[0].astype(np.float64)[order],
         np.repeat(policy.astype(np.int64), sizes)[order],
         tuple(policies),
+        made.promoted,
     )
 
 

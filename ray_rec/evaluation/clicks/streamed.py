@@ -152,6 +152,7 @@ class _Head:
             number=0,
             examples=pa.concat_tables([each.examples for each in self._gathered]),
             taken=pa.concat_tables([each.taken for each in self._gathered]),
+            promoted=pa.concat_tables([each.promoted for each in self._gathered]),
             popularity=before,
             at_ms=first.at_ms,
         )

@@ -16,7 +16,7 @@ from torch import Tensor
 from ray_rec.config import RunConfig
 from ray_rec.evaluation.asking.questions import Interactions, Queries
 from ray_rec.evaluation.rankers.live import LiveCounts
-from ray_rec.evaluation.rankers.records import item_records, records
+from ray_rec.evaluation.rankers.records import item_records, promotion_records, records
 from ray_rec.events.schema import EVENTS, EVENTS_SCHEMA, ITEMS
 from ray_rec.features.arrays import (
     AnyArray,
@@ -25,7 +25,7 @@ from ray_rec.features.arrays import (
     numbers,
     ragged_ranges,
 )
-from ray_rec.features.examples import WindowExamples, assign_steps
+from ray_rec.features.examples import PROMOTED_SCHEMA, WindowExamples, assign_steps
 from ray_rec.features.histories import History
 from ray_rec.features.state import FeatureState
 from ray_rec.log.window import Window
@@ -56,6 +56,7 @@ class Hybrid:
         ordered: whether a user's things of one time were done in the order that they are in.
         encoder: the text encoder, where it is to learn too; texts are encoded anew after each pass.
         start: what is known at the start, as `Hybrid.learned` of one that learned the same.
+        promoted: how far each item was promoted and since when, PROMOTED_SCHEMA.
 
     Attributes:
         after_pass: told the number of passes that are done, from 1; it may ask for scores.
@@ -75,6 +76,7 @@ class Hybrid:
         ordered: bool = False,
         encoder: TextEncoder | None = None,
         start: Mapping[str, Tensor] | None = None,
+        promoted: pa.Table | None = None,
     ) -> None:
         features = replace(config.features, held_out_share=0.0, user_ttl_days=0)
         self._config, self._features = config, features
@@ -86,7 +88,10 @@ class Hybrid:
         self._learner.observe(items, raw)
         if start is not None:
             self._learner.load(self._learner.state() | dict(start))
-        self._live = LiveCounts(features)
+        self._live = LiveCounts(features, promoted)
+        self._promoted = PROMOTED_SCHEMA.empty_table()
+        if promoted is not None:
+            self._promoted = promoted.take(np.argsort(numbers(promoted, "ts"), kind="stable"))
         self._servable: Servable | None = None
         self._state.apply(
             Window(0, {ITEMS: {0: (0, items.num_rows)}}), {ITEMS: item_records(items)}
@@ -154,7 +159,7 @@ class Hybrid:
 
         study(
             self._learner,
-            self._applied(done),
+            self._applied(done, self._promoted_until(done)),
             self._features.half_lives_days,
             self._config.learner.rows_per_step,
             self._passes,
@@ -163,19 +168,35 @@ class Hybrid:
 
     def _lessons(self, done: Interactions) -> Iterator[Lesson]:
         """Yield the windows that have anything to learn."""
-        size = self._config.training.window_records
-        bounds = [*range(0, len(done.ts), size), len(done.ts)]
-        for low, high in pairwise(bounds):
-            made = self._applied(done.take(np.arange(low, high)))
+        promoted = self._promoted_until(done)
+        # as the log is cut, in record time
+        every = np.concatenate([numbers(promoted, "ts"), done.ts])
+        is_done = np.argsort(every, kind="stable") >= promoted.num_rows
+        bounds = [*range(0, len(every), self._config.training.window_records), len(every)]
+        events = np.append(0, np.cumsum(is_done))[bounds]
+        for (low, high), (begin, end) in zip(pairwise(bounds), pairwise(events), strict=True):
+            listed = promoted.slice(low - begin, (high - end) - (low - begin))
+            made = self._applied(done.take(np.arange(begin, end)), listed)
             rows = assign_steps(made.examples, self._config.learner.rows_per_step)
             if num_steps := int(numbers(rows, "step").max(initial=-1)) + 1:
                 yield made, rows, num_steps
 
-    def _applied(self, done: Interactions) -> WindowExamples:
+    def _promoted_until(self, done: Interactions) -> pa.Table:
+        """Return what was promoted by the time of the last of these."""
+        known = np.searchsorted(numbers(self._promoted, "ts"), done.ts[-1], "right")
+        return self._promoted.slice(0, int(known))
+
+    def _applied(self, done: Interactions, promoted: pa.Table) -> WindowExamples:
         """Return what a window of these gives to learning."""
-        begin = self._state.offsets.get(EVENTS, {}).get(0, 0)
-        window = Window(self._state.number, {EVENTS: {0: (begin, begin + len(done.ts))}})
-        return self._state.apply(window, {EVENTS: self._event_records(done, begin)})
+        begin, first = (self._state.offsets.get(topic, {}).get(0, 0) for topic in (EVENTS, ITEMS))
+        events = {0: (begin, begin + len(done.ts))}
+        listed = {0: (first, first + promoted.num_rows)}
+        window = Window(self._state.number, {EVENTS: events, ITEMS: listed})
+        tables = {
+            EVENTS: self._event_records(done, begin),
+            ITEMS: promotion_records(self._items, promoted, self._features.promotions, first),
+        }
+        return self._state.apply(window, tables)
 
     def _event_records(self, done: Interactions, begin: int) -> pa.Table:
         place, ids = np.arange(begin, begin + len(done.ts)), self._items["item_id"]

@@ -1,12 +1,15 @@
 """What is known at the very time of a question, not at the end of what was learned."""
 
 import numpy as np
+import pyarrow as pa
 
 from ray_rec.evaluation.asking.questions import Interactions, Queries
 from ray_rec.features.arrays import AnyArray, Float32, Int64
 from ray_rec.features.config import DAY_MS, FeatureConfig
 from ray_rec.features.covisits import NO_COMPANIONS, Companions, Covisits, companions_of, reach_of
+from ray_rec.features.examples import PROMOTED_SCHEMA
 from ray_rec.features.popularity import Popularity
+from ray_rec.features.promotions import by_time
 
 
 class Timeline:
@@ -48,12 +51,16 @@ class Timeline:
 
 
 class LiveCounts:
-    """Popularity and company of a catalogue as of any time; times in their order cost the least."""
+    """Popularity and company of a catalogue as of any time; times in their order cost the least.
 
-    def __init__(self, features: FeatureConfig) -> None:
+    `promoted` (PROMOTED_SCHEMA) is how far items are promoted, and since when.
+    """
+
+    def __init__(self, features: FeatureConfig, promoted: pa.Table | None = None) -> None:
         self.timeline = Timeline()
         self._features, self._company = features, NO_COMPANIONS
-        self._num_items, self._counted = 0, 0
+        self._promoted = by_time(PROMOTED_SCHEMA.empty_table() if promoted is None else promoted)
+        self._num_items, self._counted, self._told = 0, 0, 0
         self._popularity, self._covisits = self._nothing()
 
     def follow(self, queries: Queries) -> None:
@@ -61,25 +68,29 @@ class LiveCounts:
         if self.timeline.follow(queries):
             if self._features.covisits:
                 self._company = self.timeline.company(reach_of(self._features))
-            self._num_items, self._counted = queries.num_items, 0
+            self._num_items, self._counted, self._told = queries.num_items, 0, 0
             self._popularity, self._covisits = self._nothing()
 
     def before(self, at_ms: int) -> tuple[Float32, Covisits]:
-        """Return log counts [N, H] at a time and the company, of what came strictly before it."""
+        """Return popularity [N, P] at a time and the company, of what came strictly before it."""
         timeline = self.timeline
         until = int(np.searchsorted(timeline.ts, at_ms))
         if until < self._counted:
-            self._counted = 0
+            self._counted = self._told = 0
             self._popularity, self._covisits = self._nothing()
         new = slice(self._counted, until)
         self._popularity.add(timeline.item[new], timeline.ts[new])
         self._covisits.add(timeline.item, self._company.within(self._counted, until))
-        self._counted = until
+        item, ts, shares = self._promoted
+        since = slice(self._told, int(np.searchsorted(ts, at_ms)))
+        self._popularity.promote(item[since], ts[since], shares[since])
+        self._counted, self._told = until, since.stop
         return self._popularity.features(at_ms), self._covisits
 
     def _nothing(self) -> tuple[Popularity, Covisits]:
-        popularity = Popularity(self._features.half_lives_days)
-        covisits = Covisits(self._features.covisits)
+        features = self._features
+        popularity = Popularity(features.half_lives_days, len(features.promotions))
+        covisits = Covisits(features.covisits)
         popularity.grow(self._num_items)
         covisits.grow(self._num_items)
         return popularity, covisits

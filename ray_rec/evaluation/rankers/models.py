@@ -36,12 +36,19 @@ class Makings:
         items: the catalogue, WINDOW_ITEMS_SCHEMA.
         passes: how often the hybrid goes through what it learns.
         ordered: whether a user's things of one time were done in the order that they are in.
+        promoted: how far each item was promoted and since when, PROMOTED_SCHEMA.
     """
 
     def __init__(
-        self, config: RunConfig, items: pa.Table, passes: int, ordered: bool = False
+        self,
+        config: RunConfig,
+        items: pa.Table,
+        passes: int,
+        ordered: bool = False,
+        promoted: pa.Table | None = None,
     ) -> None:
         self.config, self.items, self.passes, self.ordered = config, items, passes, ordered
+        self.promoted = promoted
 
     @property
     def seed(self) -> int:
@@ -74,7 +81,8 @@ class Makings:
 
     def _made(self, config: RunConfig) -> Hybrid:
         encoder = TextEncoder(config.encoder) if config.encoder.learns else None
-        return Hybrid(config, self.items, self.raw, self.passes, self.ordered, encoder)
+        how = (self.passes, self.ordered, encoder)
+        return Hybrid(config, self.items, self.raw, *how, promoted=self.promoted)
 
     @cached_property
     def sasrec(self) -> SasRec:
