@@ -57,10 +57,14 @@ def free_port() -> int:
 
 
 def state_of(
-    log: EventLog, encode: Callable[[Sequence[str]], Float32], seed: int = 0
+    log: EventLog,
+    encode: Callable[[Sequence[str]], Float32],
+    seed: int = 0,
+    model: ModelConfig = MODEL,
+    features: FeatureConfig = FEATURES,
 ) -> tuple[FeatureState, Learner]:
     """Apply the whole log as one window and learn a little from it."""
-    state, learner = FeatureState(FEATURES), Learner(MODEL, LearnerConfig(seed=seed))
+    state, learner = FeatureState(features), Learner(model, LearnerConfig(seed=seed))
     ranges = {t: {p: (0, end) for p, end in log.latest(t).items()} for t in TOPICS}
     tables = {}
     for topic in TOPICS:
@@ -75,10 +79,14 @@ def state_of(
 
 
 def version_of(
-    log: EventLog, number: int, encoder: Words | TextEncoder
+    log: EventLog,
+    number: int,
+    encoder: Words | TextEncoder,
+    model: ModelConfig = MODEL,
+    features: FeatureConfig = FEATURES,
 ) -> tuple[Version, FeatureState]:
     """Make version `number`: its weights start from that seed, its rows lie in another order."""
-    state, learner = state_of(log, encoder.encode, seed=number)
+    state, learner = state_of(log, encoder.encode, number, model, features)
     tensors = dict(learner.export())
     order = np.random.default_rng(number).permutation(len(state.catalogue))
     for name in (f"items.{name}" for name in SERVED_ROWS):
@@ -87,7 +95,7 @@ def version_of(
         parent=None,
         windows=(0, 0),
         offsets=state.offsets,
-        config={"model": dataclasses.asdict(MODEL)},
+        config={"model": dataclasses.asdict(model)},
         encoder=encoder.digest,
         gate=Gate(passed=True),
         version=number,

@@ -8,15 +8,17 @@ from dataclasses import asdict, replace
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from ray_rec.events import EVENTS, ITEMS, LOG_SCHEMA, Event, Item, decode
 from ray_rec.features.state import FeatureState
 from ray_rec.log import EventLog, open_log
 from ray_rec.model.items import SERVED_ROWS
 from ray_rec.registry import Version
-from ray_rec.serving.answers import Answer, Request
+from ray_rec.serving.answers import Answer, AnswerItem, Request
 from ray_rec.serving.config import ServingConfig
 from ray_rec.serving.engine import Engine, NotReady
 from tests.serving import builders, shop
@@ -78,6 +80,10 @@ def encode_missing(engine: Engine) -> list[str]:
 
 def ask(engine: Engine, user_id: str = "u1", **more: object) -> Answer:
     return engine.recommend(Request(user_id=user_id, request_id="r1", **more))
+
+
+def everything(engine: Engine) -> list[AnswerItem]:
+    return list(ask(engine, num=48, explain=True, ts=LATER_MS).items)
 
 
 def ids(answer: Answer) -> list[str]:
@@ -164,6 +170,23 @@ def test_what_others_took_with_it_comes_next(versions: dict[int, Version]) -> No
     # both companions of tea-1, divided by their root, and by its count of two
     assert found.pop("paper-7") == pytest.approx(8 * np.log1p(10 * 2 / 2**0.5 / 3**0.25), rel=1e-4)
     assert set(found.values()) == {0.0}
+
+
+def test_what_is_promoted_from_now_on_comes_first_and_says_so(log: EventLog) -> None:
+    model = replace(builders.MODEL, num_promotions=1)
+    features = replace(builders.FEATURES, promotions=("mailer",))
+    version, state = builders.version_of(log, 1, WORDS, model, features)
+    version.tensors["model.recall.popularity"][:2] = torch.tensor([100.0, -4.0])
+    engine = Engine(features, ServingConfig(popularity_s=1e-9), state)
+    engine.swap(version)
+    assert {item.explain["recall.promotion"] for item in everything(engine)} == {0.0}
+    (tea,) = [item for item in shop.items() if item.item_id == "tea-1"]
+    update(engine, ITEMS, structs.replace(tea, ts=LATER_MS, promotion={"mailer": 0.5, "radio": 1}))
+    first, *others = everything(engine)
+    assert (first.item_id, first.explain["recall.promotion"]) == ("tea-1", 50.0)
+    assert {item.explain["recall.promotion"] for item in others} == {0.0}
+    update(engine, ITEMS, structs.replace(tea, ts=LATER_MS))
+    assert {item.explain["recall.promotion"] for item in everything(engine)} == {0.0}
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
