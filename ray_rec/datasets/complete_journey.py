@@ -2,8 +2,8 @@
 
 Products become `items`, each with the share of the stores that promote it and anew when that
 changes; purchases become `events`, and a household's week in a store with what was promoted there
-becomes one exposure. Weeks are loaded one after the other, so a log may take the
-newest weeks first and older ones later.
+becomes one exposure. Weeks are loaded one after the other, so a log may take the newest weeks first
+and older ones later.
 """
 
 import importlib.util
@@ -76,14 +76,12 @@ def load(
     appender = Appender(log, progress)
     bought = _read(folder, "transactions")
     promoted = Promotions.read(folder / "promotions.parquet", first, last)
-    catalogue = (
-        _catalogue(folder, _before(bought, first), promoted, shift_ms) if items else iter(())
-    )
+    catalogue = _catalogue(folder, _before(bought, first), promoted, shift_ms)
     week = bought["week"].to_numpy()
     appender.expect(EVENTS, int(np.count_nonzero((week >= first) & (week <= last))))
     span: list[int] = []
     for purchases in _weeks(bought, first, last, shift_ms):
-        listed = next(catalogue, [])
+        listed = next(catalogue) if items else []
         appender.expect(ITEMS, len(listed))
         appender.append(ITEMS, listed)
         shown = exposures(purchases, promoted.of(purchases.week), shift_ms)

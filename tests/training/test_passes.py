@@ -19,11 +19,13 @@ from ray_rec.log.window import Passes, Window
 from ray_rec.registry import Registry
 from ray_rec.training.config import TrainingConfig
 from ray_rec.training.epochs import study
+from ray_rec.training.gathered import Gathered
 from ray_rec.training.learner import Learner
 from ray_rec.training.owner import StateOwner, WindowSide
 from ray_rec.training.passes import onwards, repeated
 from ray_rec.training.planner import LEARNED_TOPICS, Planner
 from ray_rec.training.plans import PlanStore
+from tests.features.builders import T0, Stream, event, item
 from tests.training.conftest import SMALL
 from tests.training.shop import fill_items, fill_visits
 
@@ -316,3 +318,24 @@ def test_rows_are_kept_until_no_checkpoint_needs_them(log: EventLog, config: Run
     late = replace(windows[-1], number=len(windows))
     with pytest.raises(StateError, match="window 0 is to be learned in a pass, but"):
         trained.owner.apply(late, {}, [])
+
+
+def test_what_was_gathered_is_given_again_with_its_promotions(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    features = replace(config.features, promotions=("mailer",), held_out_share=0.3)
+    stream = Stream(FeatureState(features))
+    stream.window(item("tea", "Tea", promotion=[("mailer", 0.5)]), event("ann", "tea", T0))
+    made = stream.window(
+        item("tea", "Tea", T0 + 1, promotion=[("mailer", 1.0)]),
+        *(event(f"u{n}", "tea", T0 + n) for n in range(9)),
+    )
+    gathered = Gathered(str(tmp_path / "examples"))
+    gathered.put(made)
+    again = gathered.get(made.number)
+    for name in ("taken", "promoted"):
+        assert getattr(again, name).to_pylist() == getattr(made, name).to_pylist() != []
+    assert again.popularity.tolist() == made.popularity.tolist()
+    assert again.popularity[0, :2] == pytest.approx([0.5, 0])
+    assert again.at_ms == made.at_ms == T0
+    assert again.examples.num_rows == made.examples.num_rows == 9
