@@ -125,7 +125,8 @@ def fill(row: Row, config: RunConfig, data: Path | None) -> None:
             folder = data / row["data"]
             import_tables(log, folder / "events.parquet", folder / "items.parquet")
         else:
-            complete_journey.load(log, weeks=tuple(row["weeks"]))
+            told = bool(config.features.promotions)
+            complete_journey.load(log, weeks=tuple(row["weeks"]), promotions=told)
 
 
 def _options(row: Row) -> EvaluateOptions:

@@ -20,14 +20,18 @@ def complete_journey(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Append weeks of Complete Journey to the log: what 2,469 households bought and were shown."""
+    """Append weeks of Complete Journey to the log: what 2,469 households bought and were shown.
+
+    With `features.promotions` items say what was promoted as well.
+    """
     from ray_rec.datasets.complete_journey import load
     from ray_rec.log.base import create_standard_topics, open_log
 
     run = settings(config, overrides)
     with open_log(run.log) as log, progress_bars(as_json) as progress:
         create_standard_topics(log, run.partitions)
-        report = load(log, weeks=(first_week, last_week), progress=progress)
+        told = bool(run.features.promotions)
+        report = load(log, (first_week, last_week), progress=progress, promotions=told)
     show(report, as_json)
 
 

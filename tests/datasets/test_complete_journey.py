@@ -35,7 +35,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> EventLog:
     log = open_log(f"sqlite:///{tmp_path_factory.mktemp('log') / 'log.db'}")
     create_standard_topics(log, 2)
     told: list[tuple[str, int, int]] = []
-    report = load(log, weeks=(52, 53), progress=lambda *say: told.append(say))
+    report = load(log, (52, 53), progress=lambda *say: told.append(say), promotions=True)
     # every product, and those whose promotion is another in the second week
     assert report.counts == {ITEMS: 103_504, EXPOSURES: report.counts[EXPOSURES], EVENTS: 58_012}
     assert report.last_ms == LAST_EVENT_MS
@@ -122,6 +122,14 @@ def test_items_tell_how_many_stores_promote_them_before_the_week(loaded: EventLo
                 share = round(len(rows.filter(there)["store_id"].unique()) / stores * 20) / 20
                 expected |= {channel: pytest.approx(share)} if share else {}
             assert told[str(product)] == expected
+
+
+def test_without_promotions_items_are_listed_once(tmp_path: Path) -> None:
+    with open_log(f"sqlite:///{tmp_path / 'log.db'}") as log:
+        create_standard_topics(log, 1)
+        assert load(log, weeks=(52, 53)).counts[ITEMS] == 92_331
+        (ts,) = {item["ts"] for item in read(log, ITEMS) if item["promotion"] is None}
+        assert 0 < week_start_ms(52) - ts < LEAD_MS
 
 
 def test_a_week_is_the_same_whatever_is_loaded_with_it_and_only_times_move(
