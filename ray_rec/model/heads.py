@@ -32,10 +32,8 @@ class RecallHead(nn.Module):
         self.scale = nn.Parameter(torch.tensor(0.5 * config.dim**-0.5))
         # near what some weeks of baskets teach, so that the first answers make sense already
         longer = torch.linspace(0.0, 1.0, config.num_horizons)
-        longer = torch.cat(
-            [torch.zeros(config.promotion_width), longer / longer.sum().clamp(min=1.0)]
-        )
-        self.popularity = nn.Parameter(1.2 * longer)
+        total, promoted = longer.sum().clamp(min=1.0), torch.zeros(config.promotion_width)
+        self.popularity = nn.Parameter(torch.cat([promoted, 1.2 * longer / total]))
         self._promotions = config.promotion_width
         self._late = bool(config.late_text)
         self._more_if_new = config.late_text[2] if self._late else 0.0
@@ -45,7 +43,7 @@ class RecallHead(nn.Module):
             self.text = nn.Parameter(torch.tensor([0.3, 1.7]))
         self.repeat = nn.Parameter(torch.tensor([1.8, -0.2, 1.0]))
         self.repeat_bonus = nn.Parameter(torch.tensor(3.5))
-        self.repeat_popularity = nn.Parameter(-0.8 * longer)
+        self.repeat_popularity = nn.Parameter(torch.cat([promoted, -0.8 * longer / total]))
         self.bend = _bend(config) if config.repeat_units else None
 
     def taste(self, dot: Tensor) -> Tensor:
