@@ -47,7 +47,7 @@ def to_event(row: Row, seen: Counter[bytes]) -> Event:
     if "rating" in values:
         values.setdefault("value", values["rating"])
     values.setdefault("event_type", "rating" if "rating" in values else "view")
-    context = _context(values.get("context"))
+    context = _object(values, "context")
     if extra or context:
         values["context"] = {**context, **extra}
     values.setdefault("event_id", "?")
@@ -62,6 +62,11 @@ def to_item(row: Row, default_ts: int) -> Item:
     values = _readable(row)
     values.setdefault("ts", default_ts)
     values.setdefault("title", "")
+    if "promotion" in values:  # a table's structs name all channels in each row
+        told = _object(values, "promotion").items()
+        values["promotion"] = {
+            k: share for k, share in told if share is not None and share == share
+        }
     return _convert(values, Item, ITEMS)
 
 
@@ -129,15 +134,16 @@ def _millis(value: Any) -> Any:
     return value
 
 
-def _context(value: Any) -> dict[str, Any]:
-    """Return a context column as an object, JSON text read as such."""
+def _object(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a column as an object, JSON text read as such."""
+    value = values.get(name)
     if isinstance(value, str):
         try:
             value = msgspec.json.decode(value)
         except msgspec.DecodeError as error:
-            raise InvalidRecord(Reason.NOT_JSON, "context", f"field context: {error}") from None
+            raise InvalidRecord(Reason.NOT_JSON, name, f"field {name}: {error}") from None
     if value is not None and not isinstance(value, dict):
-        raise InvalidRecord(Reason.WRONG_TYPE, "context", "field context: expected an object")
+        raise InvalidRecord(Reason.WRONG_TYPE, name, f"field {name}: expected an object")
     return value or {}
 
 

@@ -213,6 +213,33 @@ def test_a_price_that_is_nan_is_unknown(tmp_path: Path, log: EventLog, name: str
     assert [event["price"] for event in read(log, EVENTS)] == [None]
 
 
+@pytest.mark.parametrize("name", ["items.parquet", "items.csv", "items.jsonl"])
+def test_promotions_are_an_object_of_shares(tmp_path: Path, log: EventLog, name: str) -> None:
+    path, events = tmp_path / name, tmp_path / "e.csv"
+    told = [{"mailer": 1.0, "display": None}, {"mailer": 0.5, "display": math.nan}, None]
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({"item_id": ["i1", "i2", "i3"], "promotion": told}), path)
+    elif path.suffix == ".csv":
+        path.write_text('item_id,promotion\ni1,"{""mailer"": 1}"\ni2,"{""mailer"": 0.5}"\ni3,{}\n')
+    else:
+        write_lines(path, [{"item_id": "i1", "promotion": {"mailer": 1}}, {"item_id": "i3"}])
+    events.write_text("user_id,item_id,ts\nu1,i1,1000\n")
+    import_tables(log, events, path)
+    found = {item["item_id"]: item["promotion"] for item in read(log, ITEMS)}
+    expected = {
+        "i1": [("mailer", 1.0)],
+        "i2": [("mailer", 0.5)],
+        "i3": None if path.suffix != ".csv" else [],
+    }
+    assert found == {item_id: expected[item_id] for item_id in found}
+    wrong = write_lines(tmp_path / "wrong.jsonl", [{"item_id": "i1", "promotion": {"mailer": 2}}])
+    with pytest.raises(DataError, match="promotion"):
+        import_tables(log, events, wrong)
+    wrong = write_lines(tmp_path / "list.jsonl", [{"item_id": "i1", "promotion": [1]}])
+    with pytest.raises(DataError, match="field promotion: expected an object"):
+        import_tables(log, events, wrong)
+
+
 def test_lines_that_are_no_json_are_bad_rows(tmp_path: Path, log: EventLog) -> None:
     path = tmp_path / "e.jsonl"
     path.write_text('{"user_id": "u", "item_id": "i", "ts": 1}\n\n{"user_id": \n[1]\n')
