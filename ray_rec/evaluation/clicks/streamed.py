@@ -122,11 +122,19 @@ class _Head:
             texts = [str(text) for text in made.items["text"].to_pylist()]
             self._learner.observe(made.items, self._vectors(texts))
         if self._passes > 1:
-            self._gathered.append(made)
+            self._gather(made)
             return
         rows = assign_steps(made.examples, self._config.learner.rows_per_step)
         if num_steps := int(numbers(rows, "step").max(initial=-1)) + 1:
             self._learner.learn(made, rows, num_steps)
+
+    def _gather(self, made: WindowExamples) -> None:
+        """Keep a window; popularity of the first and the last, responses of the last alone."""
+        if len(self._gathered) > 1:
+            last, nothing = self._gathered[-1], np.zeros((0, 0))
+            popularity, responses = nothing.astype(np.float32), nothing.astype(np.int64)
+            self._gathered[-1] = replace(last, popularity=popularity, responses=responses)
+        self._gathered.append(made)
 
     def say(self, closed: pa.Table) -> None:
         """Answer for the items of closed exposures; what was learned is final from then on."""
