@@ -296,11 +296,9 @@ def test_exploration_is_repeatable_and_logged_with_its_propensity(
     ]
 
 
-def test_the_click_head_is_told_where_items_will_stand(
-    log: EventLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(builders, "MODEL", replace(builders.MODEL, click_inputs="rates"))
-    version, state = builders.version_of(log, 1, WORDS)
+def test_the_click_head_is_told_where_items_will_stand(log: EventLog) -> None:
+    model = replace(builders.MODEL, click_inputs="rates")
+    version, state = builders.version_of(log, 1, WORDS, model)
     engine = make(state.snapshot(), version)
 
     def chances(placement: str | None) -> list[float | None]:
