@@ -78,13 +78,15 @@ def load(
     appender = Appender(log, progress)
     bought = _read(folder, "transactions")
     promoted = Promotions.read(folder / "promotions.parquet", first, last)
-    products = Products(_read(folder, "products"), _before(bought, first))
-    listings = _listings(products, promoted, promotions, shift_ms)
+    listings: Iterator[list[Record]] = iter(())
+    if items:
+        products = Products(_read(folder, "products"), _before(bought, first))
+        listings = _listings(products, promoted, promotions, shift_ms)
     week = bought["week"].to_numpy()
     appender.expect(EVENTS, int(np.count_nonzero((week >= first) & (week <= last))))
     span: list[int] = []
     for purchases in _weeks(bought, first, last, shift_ms):
-        listed = next(listings) if items else []
+        listed = next(listings, [])
         appender.expect(ITEMS, len(listed))
         appender.append(ITEMS, listed)
         shown = exposures(purchases, promoted.of(purchases.week), shift_ms)

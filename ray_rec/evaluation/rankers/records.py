@@ -32,7 +32,7 @@ def promotion_records(
     """Return records of items, from an offset on, that say what PROMOTED_SCHEMA rows say."""
     _, ts, shares = columns_of(promoted)
     told = [list(zip(channels, row, strict=True)) for row in shares.tolist()]
-    out = item_records(items).take(promoted["item"])
+    out = item_records(items.take(promoted["item"]))
     given = {
         "offset": np.arange(begin, begin + promoted.num_rows),
         "ts": ts,
